@@ -1,0 +1,97 @@
+"""Every exception of the agent, as one tree, so that whoever handles one can see what else there is.
+
+    MeshError
+    ├── ConfigError            the configuration cannot be used; nothing was started
+    ├── KernelError            an operation the kernel refused: operation, object, errno
+    │   ├── VerifierError      a program the verifier refused: program, last lines of the log, whole log
+    │   ├── MapFull            a map without room for a whole change: map, needed, free; nothing was written
+    │   └── FeatureMissing     the kernel lacks something; says what and what it costs
+    ├── InvalidObject          one object of a source cannot be used: object, field, reason
+    ├── OwnedByOther           an object belongs to another source: object, owner
+    └── RowsFailed             rows a caller waited for could not be written: key -> error
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+
+class MeshError(Exception):
+    """Base of everything meshd raises on purpose."""
+
+
+class ConfigError(MeshError):
+    """The configuration (or the machine it meets) cannot be used; the sentence says what to do."""
+
+
+class KernelError(MeshError):
+    """The kernel refused ``operation`` on ``object_name``; ``errno`` is positive, 0 where there is none."""
+
+    def __init__(self, operation: str, object_name: str, errno: int, detail: str = "") -> None:
+        self.operation = operation
+        self.object_name = object_name
+        self.errno = errno
+        self.detail = detail
+        reason = os.strerror(errno) if errno else "failed"
+        super().__init__(f"{operation} {object_name}: {reason}" + (f" ({detail})" if detail else ""))
+
+
+class VerifierError(KernelError):
+    """The verifier refused a program. ``str()`` shows the last lines, ``log`` holds all of it."""
+
+    def __init__(self, program: str, errno: int, log: str) -> None:
+        self.program = program
+        self.log = log
+        tail = "\n".join(log.rstrip().splitlines()[-12:])
+        super().__init__("load program", program, errno, detail=f"verifier log ends:\n{tail}")
+
+
+class MapFull(KernelError):
+    """``map_name`` has no room for a whole change; it was refused before anything was written."""
+
+    def __init__(self, map_name: str, needed: int, free: int) -> None:
+        self.map_name = map_name
+        self.needed = needed
+        self.free = free
+        super().__init__(
+            "write rows to", f"map {map_name}", 28, detail=f"{needed} entries needed, {free} free; nothing was written"
+        )
+
+
+class FeatureMissing(KernelError):
+    """This kernel has no ``feature``; ``cost`` says what users lose."""
+
+    def __init__(self, feature: str, cost: str) -> None:
+        self.feature = feature
+        self.cost = cost
+        super().__init__("use kernel feature", feature, 0, detail=cost)
+
+
+class InvalidObject(MeshError):
+    """``object_name`` cannot be used because of ``field``; everything else stays in force."""
+
+    def __init__(self, object_name: str, field: str, reason: str) -> None:
+        self.object_name = object_name
+        self.field = field
+        self.reason = reason
+        super().__init__(f"{object_name}: {field}: {reason}")
+
+
+class OwnedByOther(MeshError):
+    """``object_name`` belongs to source ``owner``; only that source may change it."""
+
+    def __init__(self, object_name: str, owner: str) -> None:
+        self.object_name = object_name
+        self.owner = owner
+        super().__init__(f"{object_name} is owned by source {owner}; change it there")
+
+
+class RowsFailed(MeshError):
+    """Some rows that the caller waited for were not written; they are retried, the rest is in force."""
+
+    def __init__(self, errors: Mapping[str, Exception]) -> None:
+        self.errors = dict(errors)
+        first = next(iter(self.errors.items()))
+        more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
+        super().__init__(f"{first[0]}: {first[1]}{more}")
