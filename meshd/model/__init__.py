@@ -1,0 +1,35 @@
+"""What a mesh consists of: frozen values without I/O. Every source converts to these where its bytes arrive."""
+
+from meshd.model.address import Address, format_address, is_ipv4, parse_address
+from meshd.model.cluster import Cluster, ClusterState, Namespace, Node
+from meshd.model.service import (
+    Affinity,
+    Backend,
+    BackendPort,
+    BackendSlice,
+    Frontend,
+    Protocol,
+    Service,
+    ServiceName,
+)
+from meshd.model.workload import Workload
+
+__all__ = [
+    "Address",
+    "Affinity",
+    "Backend",
+    "BackendPort",
+    "BackendSlice",
+    "Cluster",
+    "ClusterState",
+    "Frontend",
+    "Namespace",
+    "Node",
+    "Protocol",
+    "Service",
+    "ServiceName",
+    "Workload",
+    "format_address",
+    "is_ipv4",
+    "parse_address",
+]

@@ -1,0 +1,108 @@
+"""Services, and the backends that stand behind them.
+
+A service and its backends come from different objects (Kubernetes: Service and EndpointSlice) and for a global service from
+different clusters, so they are separate values that share a name. ``source`` says who may change a value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+from typing import NamedTuple
+
+from meshd.model.address import Address
+
+
+class Protocol(IntEnum):
+    """IP protocol numbers (IANA) of what can be translated at the socket."""
+
+    TCP = 6
+    UDP = 17
+
+
+class Affinity(Enum):
+    """Which clusters' backends a global service prefers; a preference never yields an empty choice."""
+
+    NONE = "none"
+    LOCAL = "local"
+    REMOTE = "remote"
+
+
+class ServiceName(NamedTuple):
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Frontend(NamedTuple):
+    """An address and port that clients dial; ``port_name`` joins it to the backends' ports of the same name."""
+
+    address: Address
+    port: int
+    protocol: Protocol
+    port_name: str = ""
+
+
+class BackendPort(NamedTuple):
+    port_name: str
+    protocol: Protocol
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A name that clients dial. ``affinity_timeout_s`` 0: no session affinity."""
+
+    name: ServiceName
+    source: str
+    frontends: tuple[Frontend, ...] = ()
+    affinity_timeout_s: int = 0
+    internal_traffic_local: bool = False
+    publish_not_ready: bool = False
+    # None: what the namespace says (Namespace.global_services).
+    is_global: bool | None = False
+    shared: bool = True
+    affinity: Affinity = Affinity.NONE
+    # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
+    close_tcp: bool = False
+
+    @property
+    def key(self) -> tuple[str, ServiceName]:
+        return self.source, self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An address that serves, with the conditions of an EndpointSlice endpoint (KEP-1672).
+
+    ``ready`` implies serving and not terminating. ``weight`` is relative within a service.
+    """
+
+    address: Address
+    ports: tuple[BackendPort, ...]
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    node: str = ""
+    zone: str = ""
+    weight: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSlice:
+    """Backends of one service that one source names together and replaces together.
+
+    ``cluster`` is the cluster they run in; slices of remote clusters are used only if the service is global.
+    """
+
+    service: ServiceName
+    name: str
+    source: str
+    cluster: str
+    backends: tuple[Backend, ...]
+
+    @property
+    def key(self) -> tuple[str, ServiceName, str]:
+        return self.source, self.service, self.name

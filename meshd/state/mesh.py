@@ -1,0 +1,312 @@
+"""The mesh as its sources want it: the only writer of Desired, and the place where one waits for an effect.
+
+Sources and servers call :meth:`Mesh.apply` and :meth:`Mesh.replace` with model values; each call is one revision. The
+reconciler takes the plan keys that changed, and reports for each of them what became of it. Whoever wants to know
+awaits :meth:`Mesh.settled` for the keys he cares about.
+
+A source that has not finished its first complete list since the start may have left rows in the kernel that we have not
+been told of yet: :meth:`Mesh.is_complete` is what decides whether their absence means anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, NamedTuple
+
+from meshd.errors import RowsFailed
+from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, ServiceName, Workload
+from meshd.state.table import Table
+
+Object = Service | BackendSlice | Namespace | Workload | Node | Cluster
+
+# Precedence of sources that name the same service: the first that names it wins. Remote clusters name backends only.
+PRECEDENCE = ("kubernetes", "manifests", "api")
+
+
+class PlanKey(NamedTuple):
+    """What the dataplane plans as one: ``kind`` is service or workload, ``name`` as in ``default/rebel-base``."""
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}"
+
+
+class SourceState(Enum):
+    LISTING = "listing"
+    COMPLETE = "complete"
+    STALE = "stale"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceStatus:
+    """``complete_once``: the first complete list since the start is done, so an absent object is a deleted one."""
+
+    state: SourceState
+    complete_once: bool
+    reason: str = ""
+
+
+class Mesh:
+    """Tables of model values keyed by (source, name, ...), one revision for all of them."""
+
+    def __init__(self) -> None:
+        self.revision = 0
+        self.services: Table[tuple[str, ServiceName], Service] = Table()
+        self.slices: Table[tuple[str, ServiceName, str], BackendSlice] = Table()
+        self.namespaces: Table[tuple[str, str], Namespace] = Table()
+        self.workloads: Table[tuple[str, str, str], Workload] = Table()
+        self.nodes: Table[tuple[str, str, str], Node] = Table()
+        self.clusters: Table[tuple[str, str], Cluster] = Table()
+        self._tables: dict[type, Table[Any, Any]] = {  # Any: one table a type, and the type is the key
+            Service: self.services,
+            BackendSlice: self.slices,
+            Namespace: self.namespaces,
+            Workload: self.workloads,
+            Node: self.nodes,
+            Cluster: self.clusters,
+        }
+        self._by_service: dict[ServiceName, tuple[set[str], set[tuple[str, ServiceName, str]]]] = {}
+        self._sources: dict[str, SourceStatus] = {}
+        self._dirty: dict[PlanKey, int] = {}
+        self._pending: dict[PlanKey, int] = {}
+        self._failed: dict[PlanKey, Exception] = {}
+        self._moved = asyncio.Event()
+        self._observers: list[Callable[[str, list[Object], list[tuple[type, Hashable]]], None]] = []
+
+    # Writing
+
+    def apply(
+        self, source: str, puts: Iterable[Object] = (), deletes: Iterable[tuple[type, Hashable]] = ()
+    ) -> int:
+        """Put and delete objects of ``source`` as one revision, which is returned. What is equal changes nothing.
+
+        Deletes name a type and the value's ``key``. An absent one is no error.
+        """
+        revision = self.revision + 1
+        changed_puts = [value for value in puts if self._put(source, revision, value)]
+        changed_deletes = [(kind, key) for kind, key in deletes if self._delete(source, revision, kind, key)]
+        if changed_puts or changed_deletes:
+            self.revision = revision
+            for observe in self._observers:
+                observe(source, changed_puts, changed_deletes)
+            self._wake()
+        return self.revision
+
+    def replace(self, source: str, objects: Iterable[Object]) -> int:
+        """The complete list of ``source``: what it does not name is gone. Returns the revision.
+
+        The source is complete from here on, so its rows in the kernel that nobody names any more may be deleted.
+        """
+        objects = list(objects)
+        named = {(type(value), value.key) for value in objects}
+        absent = [
+            (kind, key)
+            for kind, table in self._tables.items()
+            for key, value in table.items()
+            if value.source == source and (kind, key) not in named
+        ]
+        # First the state, then the objects: what the reconciler plans next already knows that the list is complete.
+        self._set_source(source, SourceStatus(SourceState.COMPLETE, complete_once=True))
+        return self.apply(source, objects, absent)
+
+    def listing(self, source: str) -> None:
+        """``source`` exists and has not listed yet; its rows in the kernel stand until it has."""
+        self._sources.setdefault(source, SourceStatus(SourceState.LISTING, complete_once=False))
+
+    def mark_stale(self, source: str, reason: str) -> None:
+        """``source`` cannot be reached: everything it said stands, marked stale."""
+        known = self._sources.get(source)
+        complete_once = known.complete_once if known else False
+        self._set_source(source, SourceStatus(SourceState.STALE, complete_once, reason))
+
+    def mark_complete(self, source: str) -> None:
+        """What the mesh holds of ``source`` is all there is (again)."""
+        self._set_source(source, SourceStatus(SourceState.COMPLETE, complete_once=True))
+
+    def forget(self, source: str) -> int:
+        """The configuration, read completely, no longer names ``source``: it counts as having listed nothing."""
+        revision = self.replace(source, ())
+        self._sources.pop(source, None)
+        return revision
+
+    # Reading
+
+    @property
+    def sources(self) -> dict[str, SourceStatus]:
+        return dict(self._sources)
+
+    def is_complete(self, source: str) -> bool:
+        """Whether an object that ``source`` does not name is certainly gone.
+
+        A source nobody configured is complete: it has, once the configuration is read, nothing to say.
+        """
+        known = self._sources.get(source)
+        return known is None or known.complete_once
+
+    def service(self, name: ServiceName) -> Service | None:
+        """The service of that name that is in force: of several sources the first in PRECEDENCE."""
+        sources = self._by_service.get(name, (set(), set()))[0]
+        if not sources:
+            return None
+        return self.services.get((min(sources, key=precedence), name))
+
+    def owner(self, name: ServiceName) -> str | None:
+        """The source whose service of that name is in force."""
+        service = self.service(name)
+        return service.source if service else None
+
+    def slices_of(self, name: ServiceName) -> Iterator[BackendSlice]:
+        """All slices that any source has for the service, in no order."""
+        for key in self._by_service.get(name, (set(), set()))[1]:
+            value = self.slices.get(key)
+            if value is not None:
+                yield value
+
+    def namespace(self, name: str) -> Namespace | None:
+        """The namespace of that name that is in force."""
+        found = [value for source in PRECEDENCE if (value := self.namespaces.get((source, name))) is not None]
+        return found[0] if found else None
+
+    def service_names(self) -> list[ServiceName]:
+        return list(self._by_service)
+
+    def observe(self, call: Callable[[str, list[Object], list[tuple[type, Hashable]]], None]) -> None:
+        """Call ``call(source, puts, deletes)`` for each revision from now on (the journal does)."""
+        self._observers.append(call)
+
+    # The reconciler's side
+
+    def take_changes(self) -> dict[PlanKey, int]:
+        """Plan keys changed since the last call, with the revision of their last change."""
+        taken, self._dirty = self._dirty, {}
+        return taken
+
+    def touch(self, key: PlanKey) -> None:
+        """Plan ``key`` again although no object changed (a retry, a source that completed)."""
+        self._dirty[key] = self._pending[key] = self.revision
+        self._wake()
+
+    def report(self, key: PlanKey, revision: int, error: Exception | None) -> None:
+        """What became of ``key`` as planned at ``revision``: written, or failed with ``error``."""
+        if error is None:
+            self._failed.pop(key, None)
+        else:
+            self._failed[key] = error
+        if self._pending.get(key, revision + 1) <= revision:
+            del self._pending[key]
+        self._wake()
+
+    @property
+    def failed(self) -> dict[PlanKey, Exception]:
+        """Plan keys whose last attempt failed, with the reason; they are being retried."""
+        return dict(self._failed)
+
+    @property
+    def pending(self) -> int:
+        """How many plan keys wait for the kernel."""
+        return len(self._pending)
+
+    # Waiting
+
+    async def moved(self) -> None:
+        """Until anything changes: a revision, an outcome, the state of a source."""
+        await self._moved.wait()
+
+    async def settled(self, revision: int, keys: Iterable[PlanKey] | None = None) -> None:
+        """Until the kernel holds what ``keys`` (None: all) were at ``revision``.
+
+        Raises:
+            RowsFailed: some of them could not be written; the others are in force.
+        """
+        wanted = None if keys is None else set(keys)
+        while any(
+            since <= revision and (wanted is None or key in wanted) for key, since in self._pending.items()
+        ):
+            await self.moved()
+        failed = {
+            str(key): error for key, error in self._failed.items() if wanted is None or key in wanted
+        }
+        if failed:
+            raise RowsFailed(failed)
+
+    # Inside
+
+    def _put(self, source: str, revision: int, value: Object) -> bool:
+        if value.source != source:
+            raise ValueError(f"{source} may not write objects of {value.source}")
+        table = self._tables[type(value)]
+        if table.get(value.key) == value:
+            return False
+        table.put(revision, value.key, value)
+        self._index(value, present=True)
+        self._mark(value, revision)
+        return True
+
+    def _delete(self, source: str, revision: int, kind: type, key: Hashable) -> bool:
+        table = self._tables[kind]
+        value = table.get(key)
+        if value is None or value.source != source:
+            return False
+        table.delete(revision, key)
+        self._index(value, present=False)
+        self._mark(value, revision)
+        return True
+
+    def _index(self, value: Object, *, present: bool) -> None:
+        if isinstance(value, Service):
+            name, part, item = value.name, 0, value.source
+        elif isinstance(value, BackendSlice):
+            name, part, item = value.service, 1, value.key
+        else:
+            return
+        entry = self._by_service.setdefault(name, (set(), set()))
+        members: set[Any] = entry[part]  # Any: sources in one, slice keys in the other
+        if present:
+            members.add(item)
+        else:
+            members.discard(item)
+            if not entry[0] and not entry[1]:
+                del self._by_service[name]
+
+    def _mark(self, value: Object, revision: int) -> None:
+        for key in self._plan_keys(value):
+            self._dirty[key] = self._pending[key] = revision
+
+    def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
+        match value:
+            case Service(name=name) | BackendSlice(service=name):
+                yield PlanKey("service", str(name))
+            case Workload():
+                yield PlanKey("workload", str(value))
+            case Namespace(name=namespace):
+                yield from (PlanKey("service", str(n)) for n in self._by_service if n.namespace == namespace)
+                yield from (
+                    PlanKey("workload", str(w)) for w in self.workloads.values() if w.namespace == namespace
+                )
+            case _:
+                return
+
+    def _set_source(self, source: str, status: SourceStatus) -> None:
+        before = self._sources.get(source)
+        self._sources[source] = status
+        if before != status:
+            if status.complete_once and not (before and before.complete_once):
+                # Rows that the kernel kept for this source may go now: plan what it may have touched.
+                for name in self._by_service:
+                    key = PlanKey("service", str(name))
+                    self._dirty[key] = self._pending[key] = self.revision
+            self._wake()
+
+    def _wake(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+def precedence(source: str) -> int:
+    """0 is strongest; sources outside PRECEDENCE come last."""
+    return PRECEDENCE.index(source) if source in PRECEDENCE else len(PRECEDENCE)
