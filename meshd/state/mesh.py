@@ -182,23 +182,25 @@ class Mesh:
     # The reconciler's side
 
     def take_changes(self) -> dict[PlanKey, int]:
-        """Plan keys changed since the last call, with the revision of their last change."""
+        """Plan keys changed since the last call, with the revision of the first such change."""
         taken, self._dirty = self._dirty, {}
         return taken
 
     def touch(self, key: PlanKey) -> None:
         """Plan ``key`` again although no object changed (a retry, a source that completed)."""
-        self._dirty[key] = self._pending[key] = self.revision
+        self._mark_key(key, self.revision)
         self._wake()
 
-    def report(self, key: PlanKey, revision: int, error: Exception | None) -> None:
-        """What became of ``key`` as planned at ``revision``: written, or failed with ``error``."""
+    def report(self, key: PlanKey, error: Exception | None) -> None:
+        """What became of ``key`` as taken last: written, or failed with ``error``."""
         if error is None:
             self._failed.pop(key, None)
         else:
             self._failed[key] = error
-        if self._pending.get(key, revision + 1) <= revision:
-            del self._pending[key]
+        if key in self._dirty:  # changed again while it was written
+            self._pending[key] = self._dirty[key]
+        else:
+            self._pending.pop(key, None)
         self._wake()
 
     @property
@@ -275,7 +277,12 @@ class Mesh:
 
     def _mark(self, value: Object, revision: int) -> None:
         for key in self._plan_keys(value):
-            self._dirty[key] = self._pending[key] = revision
+            self._mark_key(key, revision)
+
+    def _mark_key(self, key: PlanKey, revision: int) -> None:
+        # The first revision that is not in the kernel yet, so that nobody who waits for it is told too early.
+        self._dirty.setdefault(key, revision)
+        self._pending.setdefault(key, revision)
 
     def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
         match value:
@@ -298,8 +305,7 @@ class Mesh:
             if status.complete_once and not (before and before.complete_once):
                 # Rows that the kernel kept for this source may go now: plan what it may have touched.
                 for name in self._by_service:
-                    key = PlanKey("service", str(name))
-                    self._dirty[key] = self._pending[key] = self.revision
+                    self._mark_key(PlanKey("service", str(name)), self.revision)
             self._wake()
 
     def _wake(self) -> None:

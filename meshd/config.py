@@ -1,0 +1,142 @@
+"""The agent's configuration: every option once, with its default and unit.
+
+Everything an agent owns on a machine hangs off this value (network namespace apart, which is the one it runs in), so several
+agents can run side by side: cgroup subtree, bpffs directory, run and state directories, sockets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from meshd.errors import ConfigError
+
+DEFAULT_PATH = Path("/etc/meshd/config.yaml")
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Files of one end of a TLS connection, PEM; read again when they change."""
+
+    certificate: Path
+    key: Path
+    ca: Path
+
+
+class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Which certificates (their common name, or ``*.suffix`` of a DNS name) may do what."""
+
+    read: tuple[str, ...] = ()
+    operate: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
+
+
+class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Where the control API listens besides its Unix socket. ``listen`` empty: nowhere; else mTLS is required."""
+
+    listen: str = ""
+    tls: Tls | None = None
+    roles: Role = Role()
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """``listen`` host:port of /metrics over HTTP; empty: nowhere."""
+
+    listen: str = ""
+
+
+class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Etcd of this cluster, and of its peers.
+
+    ``etcd``: an etcd client YAML (endpoints, trusted-ca-file, cert-file, key-file) for this cluster's own etcd; empty: none.
+    ``peers``: the directory with one such file per remote cluster, named like the cluster; empty: none.
+    ``publish``: take part in the election of this cluster's publisher.
+    """
+
+    etcd: Path | None = None
+    peers: Path | None = None
+    publish: bool = True
+    election_lease_s: int = 15
+    data_lease_s: int = 900
+    heartbeat_s: float = 60.0
+
+
+class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """Capacities of the kernel maps, in entries. A map that exists keeps its capacity until it is empty."""
+
+    frontends: int = 65536
+    slots: int = 524288
+    members: int = 262144
+    affinity: int = 65536
+    connected: int = 262144
+    datagrams: int = 65536
+    workloads: int = 4096
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The whole configuration, as in the YAML file (camelCase there)."""
+
+    node_name: str
+    cluster_name: str = "default"
+    cluster_id: int = 0
+    zone: str = ""
+    # Socket hooks act on processes in this cgroup v2 subtree; empty: the root, all of the machine.
+    cgroup: Path | None = None
+    bpffs: Path = Path("/sys/fs/bpf/meshd")
+    run_dir: Path = Path("/run/meshd")
+    state_dir: Path = Path("/var/lib/meshd")
+    # A directory of Kubernetes YAML; None: this source is not used.
+    manifests: Path | None = None
+    clustermesh: ClusterMesh = ClusterMesh()
+    api: Api = Api()
+    metrics: Metrics = Metrics()
+    maps: Maps = Maps()
+    audit_interval_s: float = 30.0
+    # Another build of the BPF object than the one in the package (tests, emergency fixes).
+    bpf_object: Path | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+
+    @property
+    def socket(self) -> Path:
+        """The Unix socket of the control API, mode 0660."""
+        return self.run_dir / "meshd.sock"
+
+
+def load(path: Path) -> Config:
+    """The configuration in ``path``.
+
+    Raises:
+        ConfigError: the file cannot be read or says something it may not; names file, field and reason.
+    """
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from error
+    try:
+        config = msgspec.convert(yaml.safe_load(text) or {}, Config, strict=False)
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        raise ConfigError(f"configuration {path}: {error}") from error
+    return checked(config)
+
+
+def checked(config: Config) -> Config:
+    """``config`` if its options fit together.
+
+    Raises:
+        ConfigError: names the options and what to change.
+    """
+    if config.api.listen and config.api.tls is None:
+        raise ConfigError("api.listen needs api.tls: the control API leaves the node over mTLS only")
+    mesh = config.clustermesh
+    if mesh.election_lease_s >= mesh.data_lease_s:
+        raise ConfigError(
+            f"clustermesh.electionLeaseS ({mesh.election_lease_s}) must be shorter than dataLeaseS ({mesh.data_lease_s}), "
+            "or a successor is elected only after the data is gone"
+        )
+    if (mesh.etcd or mesh.peers) and not 1 <= config.cluster_id <= 511:
+        raise ConfigError("clusterId must be 1..511 where clustermesh is used")
+    if any("." in part for part in config.bpffs.parts):
+        raise ConfigError(f"bpffs {config.bpffs}: names in a BPF file system may not contain a dot")
+    return config
