@@ -137,6 +137,4 @@ def checked(config: Config) -> Config:
         )
     if (mesh.etcd or mesh.peers) and not 1 <= config.cluster_id <= 511:
         raise ConfigError("clusterId must be 1..511 where clustermesh is used")
-    if any("." in part for part in config.bpffs.parts):
-        raise ConfigError(f"bpffs {config.bpffs}: names in a BPF file system may not contain a dot")
     return config
