@@ -18,8 +18,7 @@ enum balance {
 
 static __always_inline void count(enum socket_lb_event event)
 {
-	__u32 index = event;
-	__u64 *counter = bpf_map_lookup_elem(&socket_lb_events, &index);
+	__u64 *counter = bpf_map_lookup_elem(&socket_lb_events, &event);
 
 	if (counter)
 		*counter += 1;

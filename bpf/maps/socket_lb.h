@@ -85,7 +85,7 @@ enum workload_flag {
 };
 
 struct workload {
-	__u32 flags;
+	enum workload_flag flags;
 };
 
 struct source_name {
@@ -185,6 +185,6 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, SOCKET_LB_EVENTS);
-	__type(key, __u32);
+	__type(key, enum socket_lb_event);
 	__type(value, __u64);
 } socket_lb_events SEC(".maps") __weak;

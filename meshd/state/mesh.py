@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ PRECEDENCE = ("kubernetes", "manifests", "api")
 
 
 class PlanKey(NamedTuple):
-    """What the dataplane plans as one: ``kind`` is service or workload, ``name`` as in ``default/rebel-base``."""
+    """What the dataplane plans as one: ``kind`` is service, workload or source, ``name`` as in ``default/rebel-base``."""
 
     kind: str
     name: str
@@ -44,11 +44,14 @@ class SourceState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
-    """``complete_once``: the first complete list since the start is done, so an absent object is a deleted one."""
+    """``complete_once``: the first complete list since the start is done, so an absent object is a deleted one.
+    ``restored``: until then a journal of an earlier run speaks for it.
+    """
 
     state: SourceState
     complete_once: bool
     reason: str = ""
+    restored: bool = False
 
 
 class Mesh:
@@ -116,13 +119,18 @@ class Mesh:
 
     def listing(self, source: str) -> None:
         """``source`` exists and has not listed yet; its rows in the kernel stand until it has."""
-        self._sources.setdefault(source, SourceStatus(SourceState.LISTING, complete_once=False))
+        if source not in self._sources:
+            self._set_source(source, SourceStatus(SourceState.LISTING, complete_once=False))
+
+    def restore(self, source: str, objects: Iterable[Object]) -> int:
+        """What a journal of an earlier run says of ``source``: in force until it has listed."""
+        self._set_source(source, SourceStatus(SourceState.LISTING, complete_once=False, restored=True))
+        return self.apply(source, objects)
 
     def mark_stale(self, source: str, reason: str) -> None:
         """``source`` cannot be reached: everything it said stands, marked stale."""
-        known = self._sources.get(source)
-        complete_once = known.complete_once if known else False
-        self._set_source(source, SourceStatus(SourceState.STALE, complete_once, reason))
+        known = self._sources.get(source) or SourceStatus(SourceState.LISTING, complete_once=False)
+        self._set_source(source, replace(known, state=SourceState.STALE, reason=reason))
 
     def mark_complete(self, source: str) -> None:
         """What the mesh holds of ``source`` is all there is (again)."""
@@ -131,7 +139,9 @@ class Mesh:
     def forget(self, source: str) -> int:
         """The configuration, read completely, no longer names ``source``: it counts as having listed nothing."""
         revision = self.replace(source, ())
-        self._sources.pop(source, None)
+        if self._sources.pop(source, None) is not None:
+            self._mark_key(PlanKey("source", source), revision)
+            self._wake()
         return revision
 
     # Reading
@@ -147,6 +157,11 @@ class Mesh:
         """
         known = self._sources.get(source)
         return known is None or known.complete_once
+
+    def is_unheard(self, source: str) -> bool:
+        """Whether nothing is known of what ``source`` wants, neither from itself nor from a journal."""
+        known = self._sources.get(source)
+        return known is not None and not known.complete_once and not known.restored
 
     def service(self, name: ServiceName) -> Service | None:
         """The service of that name that is in force: of several sources the first in PRECEDENCE."""
@@ -301,6 +316,8 @@ class Mesh:
     def _set_source(self, source: str, status: SourceStatus) -> None:
         before = self._sources.get(source)
         self._sources[source] = status
+        if before is None:
+            self._mark_key(PlanKey("source", source), self.revision)
         if before != status:
             if status.complete_once and not (before and before.complete_once):
                 # Rows that the kernel kept for this source may go now: plan what it may have touched.

@@ -1,0 +1,182 @@
+"""Service addresses answered at the socket: from services and backends to the rows of `bpf/maps/socket_lb.h`.
+
+Everything here is pure. The same desired state gives the same rows in every process, so a restart that finds them in the
+kernel has nothing to write (lists are numbered by their content, see layouts.list_number).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from meshd.dataplane.alias import alias_slots
+from meshd.dataplane.choice import Candidate, alive, choose
+from meshd.dataplane.held import Held
+from meshd.dataplane.layouts import (
+    Endpoint,
+    Layouts,
+    Member,
+    MemberKey,
+    ServiceRow,
+    Slot,
+    SlotKey,
+    SourceName,
+    WorkloadRow,
+    list_number,
+    source_number,
+)
+from meshd.dataplane.rows import Plan, Rows, ServedFrontend
+from meshd.model import Backend, BackendPort, Frontend, Protocol, Service, ServiceName, Workload, is_ipv4
+from meshd.state import Mesh
+
+# In the order of writing; deleted in the reverse order. A frontend comes after what it names.
+MAPS = ("sources", "members", "slots", "frontends", "workloads")
+
+# A program may still read rows of these after the frontend no longer names them: deleted after a grace period.
+RETIRED = frozenset({"members", "slots"})
+
+# Two services may want the same row of these; the first that has it keeps it, the other is told who.
+CONTESTED = frozenset({"frontends", "workloads"})
+
+
+@dataclass(frozen=True, slots=True)
+class Planner:
+    """What plans depend on besides the mesh: where this is, and what the kernel held at the start."""
+
+    layouts: Layouts
+    node: str
+    held: Held
+
+    def service(self, mesh: Mesh, name: ServiceName) -> Plan:
+        """The rows of one service; none if no source names it (any more)."""
+        service = mesh.service(name)
+        if service is None:
+            return Plan({})
+        candidates = list(self._candidates(mesh, service))
+        rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
+        served = {}
+        for frontend in service.frontends:
+            key, backends = self._frontend(mesh, service, frontend, candidates, rows)
+            served[key] = ServedFrontend(str(name), backends, service.close_tcp)
+        return Plan(rows, served)
+
+    def source(self, mesh: Mesh, name: str) -> Plan:
+        """The row that says what the number of a source means."""
+        if name not in mesh.sources:
+            return Plan({})
+        key = self.layouts.u32.encode(source_number(name))
+        return Plan({"sources": {key: self.layouts.source_name.encode(SourceName(name.encode()))}})
+
+    def workload(self, mesh: Mesh, workload: Workload | None, netns_cookie: int) -> Plan:
+        """The row of a workload that is left out; others need none."""
+        if workload is None or socket_lb_wanted(mesh, workload):
+            return Plan({})
+        key = self.layouts.u64.encode(netns_cookie)
+        return Plan({"workloads": {key: self.layouts.workload.encode(WorkloadRow(self.layouts.left_out))}})
+
+    def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
+        """Backends that count: the service's own source's, and remote clusters' if it is global."""
+        is_global = is_global_service(mesh, service)
+        for part in mesh.slices_of(service.name):
+            remote = is_remote_source(part.source)
+            if part.source == service.source or (remote and is_global):
+                yield from (Candidate(backend, part.source, remote) for backend in part.backends)
+
+    def _frontend(
+        self, mesh: Mesh, service: Service, frontend: Frontend, candidates: Iterable[Candidate], rows: Rows
+    ) -> tuple[bytes, tuple[bytes, ...]]:
+        """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
+        endpoint = Endpoint(frontend.address, frontend.port, frontend.protocol)
+        key = self.layouts.endpoint.encode(endpoint)
+        able = [*matching(candidates, frontend), *self._held(mesh, service, key, frontend)]
+        chosen = distinct(choose(service, able, self.node), frontend)
+        wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
+        number = self._list(endpoint, chosen, rows, wants_members)
+        rows["frontends"][key] = self.layouts.service.encode(
+            ServiceRow(number, len(chosen), service.affinity_timeout_s, source_number(service.source))
+        )
+        staying = distinct(alive(service, able), frontend)
+        return key, tuple(self.layouts.endpoint.encode(each) for each in staying)
+
+    def _held(self, mesh: Mesh, service: Service, key: bytes, frontend: Frontend) -> Iterator[Candidate]:
+        """What the kernel held at the start for sources that have not listed yet."""
+        for backend in self.held.backends(key):
+            if mesh.is_unheard(backend.source):
+                port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
+                found = Backend(backend.endpoint.address, (port,), weight=backend.weight)
+                yield Candidate(found, backend.source, is_remote_source(backend.source))
+
+    def _list(
+        self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, wants_members: bool
+    ) -> int:
+        """Adds the slots of a list (and its members) under the number its content gives it; 0: an empty list."""
+        if not chosen:
+            return 0
+        endpoints = list(chosen)
+        weights = [max(chosen[each].backend.weight, 1) for each in endpoints]
+        packed = [
+            self.layouts.slot.encode(
+                Slot(
+                    slot.threshold,
+                    weights[index],
+                    source_number(chosen[endpoints[index]].source),
+                    endpoints[index],
+                    endpoints[slot.alias],
+                )
+            )
+            for index, slot in enumerate(alias_slots(weights))
+        ]
+        number = list_number(b"".join(packed) + bytes([wants_members]))
+        for index, value in enumerate(packed):
+            rows["slots"][self.layouts.slot_key.encode(SlotKey(number, index, frontend))] = value
+        if wants_members:
+            for endpoint, weight in zip(endpoints, weights, strict=True):
+                member = self.layouts.member_key.encode(MemberKey(number, endpoint))
+                rows["members"][member] = self.layouts.member.encode(Member(weight))
+        return number
+
+
+def is_remote_source(source: str) -> bool:
+    return source.startswith("cluster:")
+
+
+def is_global_service(mesh: Mesh, service: Service) -> bool:
+    """Whether backends of remote clusters count; where the service does not say, its namespace does."""
+    if service.is_global is not None:
+        return service.is_global
+    namespace = mesh.namespace(service.name.namespace)
+    return bool(namespace and namespace.global_services)
+
+
+def socket_lb_wanted(mesh: Mesh, workload: Workload) -> bool:
+    """Whether service addresses are translated at this workload's sockets: its own word, its namespace's, else yes."""
+    if workload.socket_lb is not None:
+        return workload.socket_lb
+    namespace = mesh.namespace(workload.namespace)
+    return not (namespace and namespace.socket_lb is False)
+
+
+def matching(candidates: Iterable[Candidate], frontend: Frontend) -> Iterator[Candidate]:
+    """The candidates of the frontend's address family that have a port for it."""
+    family = is_ipv4(frontend.address)
+    for candidate in candidates:
+        if is_ipv4(candidate.backend.address) == family and port_for(candidate.backend, frontend) is not None:
+            yield candidate
+
+
+def port_for(backend: Backend, frontend: Frontend) -> int | None:
+    """The port behind ``frontend``: joined by name and protocol."""
+    for port in backend.ports:
+        if port.port_name == frontend.port_name and port.protocol == frontend.protocol:
+            return port.port
+    return None
+
+
+def distinct(candidates: Iterable[Candidate], frontend: Frontend) -> dict[Endpoint, Candidate]:
+    """Endpoint -> candidate, each endpoint once and in an order that does not depend on who came first."""
+    found: dict[Endpoint, Candidate] = {}
+    for candidate in candidates:
+        port = port_for(candidate.backend, frontend)
+        if port is not None:
+            found.setdefault(Endpoint(candidate.backend.address, port, frontend.protocol), candidate)
+    return dict(sorted(found.items()))
