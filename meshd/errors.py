@@ -6,6 +6,7 @@
     │   ├── VerifierError      a program the verifier refused: program, last lines of the log, whole log
     │   ├── MapFull            a map without room for a whole change: map, needed, free; nothing was written
     │   └── FeatureMissing     the kernel lacks something; says what and what it costs
+    ├── LayoutError            a type of the BPF object and what Python expects of it do not fit: type, reason
     ├── InvalidObject          one object of a source cannot be used: object, field, reason
     ├── OwnedByOther           an object belongs to another source: object, owner
     └── RowsFailed             rows a caller waited for could not be written: key -> error
@@ -66,6 +67,15 @@ class FeatureMissing(KernelError):
         self.feature = feature
         self.cost = cost
         super().__init__("use kernel feature", feature, 0, detail=cost)
+
+
+class LayoutError(MeshError):
+    """The C type ``type_name`` and the Python side that reads or writes it do not fit; nothing was converted."""
+
+    def __init__(self, type_name: str, reason: str) -> None:
+        self.type_name = type_name
+        self.reason = reason
+        super().__init__(f"{type_name}: {reason}")
 
 
 class InvalidObject(MeshError):

@@ -1,0 +1,72 @@
+"""The PEP 517 and 660 build backend: setuptools, preceded by the BPF object and by checks that speak plainly.
+
+An editable install leaves meshd.bpf.o and the extension in the source tree (both ignored by git); a wheel
+carries both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from setuptools import build_meta
+from setuptools.build_meta import (
+    build_sdist,
+    get_requires_for_build_sdist,
+    prepare_metadata_for_build_editable,
+    prepare_metadata_for_build_wheel,
+)
+
+from build_backend import bpf, toolchain
+
+__all__ = [
+    "build_editable",
+    "build_sdist",
+    "build_wheel",
+    "get_requires_for_build_editable",
+    "get_requires_for_build_sdist",
+    "get_requires_for_build_wheel",
+    "prepare_metadata_for_build_editable",
+    "prepare_metadata_for_build_wheel",
+]
+
+# setuptools' own type for what a front end passes as --config-settings.
+Settings = dict[str, Any] | None
+
+
+def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
+    """setuptools' requirements, and `ziglang` only where no clang here can compile BPF."""
+    return [*build_meta.get_requires_for_build_wheel(config_settings), *_compiler_wheel()]
+
+
+def get_requires_for_build_editable(config_settings: Settings = None) -> list[str]:
+    """The same for `pip install -e .`."""
+    return [*build_meta.get_requires_for_build_editable(config_settings), *_compiler_wheel()]
+
+
+def _compiler_wheel() -> list[str]:
+    return [] if toolchain.system_clang() else ["ziglang>=0.13"]
+
+
+def build_wheel(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    """A wheel with the BPF object and the extension in it; its file name."""
+    _prepare()
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(
+    wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None
+) -> str:
+    """Builds both in the source tree; the file name of the wheel that points there."""
+    _prepare()
+    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)
+
+
+def _prepare() -> None:
+    try:
+        toolchain.require_c_toolchain()
+        bpf.build()
+    except toolchain.BuildError as error:
+        # A front end shows the whole traceback of any other exception; this shows the sentence alone.
+        raise SystemExit(f"meshd cannot be built: {error}") from None
