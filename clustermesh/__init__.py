@@ -1,1 +1,4 @@
-"""Multi-cluster sync over etcd in the format that Cilium ClusterMesh speaks; usable alone, never imports meshd."""
+"""Multi-cluster sync over etcd in the format that Cilium ClusterMesh speaks.
+
+Usable alone, never imports meshd.
+"""

@@ -1,0 +1,85 @@
+"""The names of all keys, in one place. Source: the public key layout of Cilium ClusterMesh (its
+`pkg/kvstore`).
+
+A key is joined from segments with single slashes and has no trailing one; a prefix to list or watch ends in
+exactly one, so that cluster ``a`` never sees the keys of cluster ``ab``.
+"""
+
+from __future__ import annotations
+
+import re
+
+HEARTBEAT = "cilium/.heartbeat"
+"""Rewritten by the publisher; readers go by when it arrives, never by its value."""
+
+STATE = "cilium/state"
+CACHE = "cilium/cache"
+
+CANARY_RESOURCES = ("nodes", "services", "identities", "ip", "endpointslices", "serviceexports")
+"""Resources a reader may wait for.
+
+An exporter without such records says at once that it has written all of them.
+"""
+
+CLUSTER_NAME = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")
+CLUSTER_NAME_MAX = 32
+
+
+def cluster_name_problem(name: str) -> str | None:
+    """What is wrong with ``name`` as the name of a cluster in a mesh, None if nothing is."""
+    if not name or len(name) > CLUSTER_NAME_MAX:
+        return f"must be 1 to {CLUSTER_NAME_MAX} characters long"
+    if not CLUSTER_NAME.fullmatch(name):
+        return "must consist of a-z, 0-9 and '-', and begin and end with a letter or digit"
+    return "'default' is not allowed in a mesh" if name == "default" else None
+
+
+def cluster_config(cluster: str) -> str:
+    """Key of the cluster-config of ``cluster``."""
+    return f"cilium/cluster-config/{cluster}"
+
+
+def synced_prefix(cluster: str) -> str:
+    """Prefix of all canaries of ``cluster``."""
+    return f"cilium/synced/{cluster}/"
+
+
+def canary(cluster: str, resource: str, *, cached: bool = False) -> str:
+    """Key that appears once all initial records of ``resource`` of ``cluster`` are written."""
+    return f"{synced_prefix(cluster)}{CACHE if cached else STATE}/{resource}/v1"
+
+
+def services_prefix(cluster: str, *, cached: bool = False) -> str:
+    """Prefix of the services of ``cluster``.
+
+    ``cached`` in the copy that a KVStoreMesh keeps in its own etcd.
+    """
+    return f"{CACHE if cached else STATE}/services/v1/{cluster}/"
+
+
+def service(cluster: str, namespace: str, name: str) -> str:
+    """Key of one service."""
+    return f"{services_prefix(cluster)}{namespace}/{name}"
+
+
+def nodes_prefix(cluster: str, *, cached: bool = False) -> str:
+    """Prefix of the nodes of ``cluster``."""
+    return f"{CACHE if cached else STATE}/nodes/v1/{cluster}/"
+
+
+def node(cluster: str, name: str) -> str:
+    """Key of one node."""
+    return f"{nodes_prefix(cluster)}{name}"
+
+
+def publisher(cluster: str) -> str:
+    """Key whose holder is the one publisher of ``cluster``; our own, outside everything peers read."""
+    return f"meshd/publisher/{cluster}"
+
+
+def prefix_end(prefix: bytes) -> bytes:
+    """First key after all keys that begin with ``prefix`` (etcd's ``range_end``); b"\\0" means to the end."""
+    trimmed = prefix.rstrip(b"\xff")
+    if not trimmed:
+        return b"\0"
+    return trimmed[:-1] + bytes([trimmed[-1] + 1])

@@ -1,0 +1,339 @@
+"""The one etcd adapter: keys in, values out, on whichever member answers. Nothing else in this package
+speaks to etcd.
+
+Written on grpc.aio because no maintained asyncio client has TLS, keepalives, reconnects and a watch that
+neither skips nor repeats. See call.py for what is repeated and lease.py, watch.py for the two long-lived
+things.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import Literal, NoReturn, Self
+
+import grpc.aio
+
+from clustermesh import lease as leases
+from clustermesh import watch as watches
+from clustermesh.call import Caller, Credentials, KvOptions, Metadata
+from clustermesh.channel import Endpoint, TlsFiles
+from clustermesh.errors import Compacted, KvRefused
+from clustermesh.etcdapi.etcdserverpb import rpc_pb2, rpc_pb2_grpc
+from clustermesh.etcdapi.mvccpb import kv_pb2
+from clustermesh.keys import prefix_end
+from clustermesh.lease import Lease
+
+LIST_RESTARTS = 5
+"""How often a list begins again because compaction overtook it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """One stored key. ``lease`` 0 means it stays until deleted; revisions are the store's.
+
+    ``value`` None: the value is larger than the receive limit and was left where it is.
+    """
+
+    key: str
+    value: bytes | None
+    create_revision: int
+    mod_revision: int
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All keys under a prefix as they were at ``revision``, in key order."""
+
+    revision: int
+    items: tuple[KeyValue, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """A condition of a transaction: ``target`` of ``key`` equals (or, ``equal`` False, differs from)
+    ``operand``.
+
+    create, mod and version are 0 for a key that is absent.
+    """
+
+    key: str
+    target: Literal["create", "mod", "version", "value", "lease"]
+    operand: int | bytes
+    equal: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write ``value`` under ``lease`` (0: none).
+
+    ``value`` None keeps the stored value and changes the lease.
+    """
+
+    key: str
+    value: bytes | None
+    lease: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the key; an absent one is no error."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Get:
+    """Read the key."""
+
+    key: str
+
+
+Operation = Put | Delete | Get
+
+
+@dataclass(frozen=True, slots=True)
+class TxnResult:
+    """Whether the conditions held, the store revision then.
+
+    And per operation what a Get found (None else).
+    """
+
+    succeeded: bool
+    revision: int
+    found: tuple[KeyValue | None, ...]
+
+
+class Kv:
+    """One etcd (all its members). Use as ``async with``; every method may be called from several tasks.
+
+    Errors of all methods: KvUnavailable when no member answered in time, KvRefused when etcd said no,
+    StoreReplaced when another etcd cluster answers than the one that answered first.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        credentials: Credentials | None = None,
+        tls: TlsFiles | None = None,
+        options: KvOptions | None = None,
+    ) -> None:
+        self._options = options or KvOptions()
+        self._caller = Caller(endpoints, credentials, tls, self._options)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections; calls and watches under way end."""
+        await self._caller.close()
+
+    @property
+    def cluster_id(self) -> int | None:
+        """The etcd cluster that answered first; later answers of another one raise StoreReplaced."""
+        return self._caller.cluster_id
+
+    async def get(self, key: str) -> KeyValue | None:
+        """The newest committed value of ``key``, None if there is none."""
+        answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
+        return _key_value(answer.kvs[0]) if answer.kvs else None
+
+    async def list(self, prefix: str) -> Listing:
+        """Everything under ``prefix`` at one revision, read in pages.
+
+        Raises Compacted when compaction overtook the list five times in a row.
+        """
+        for _ in range(LIST_RESTARTS):
+            try:
+                return await self._list_once(prefix)
+            except Compacted as error:
+                compacted = error
+        raise compacted
+
+    async def get_at(self, key: str, revision: int) -> KeyValue | None:
+        """``key`` as it was at ``revision``; Compacted when that past is gone."""
+        answer = await self._range(rpc_pb2.RangeRequest(key=key.encode(), revision=revision))
+        return _key_value(answer.kvs[0]) if answer.kvs else None
+
+    async def put(self, key: str, value: bytes, lease: Lease | None = None) -> int:
+        """Write; the store revision it got. May be applied twice when an answer was lost.
+
+        LeaseLost if that is gone.
+        """
+        request = rpc_pb2.PutRequest(key=key.encode(), value=value, lease=lease.id if lease else 0)
+
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.PutResponse:
+            return await rpc_pb2_grpc.KVStub(channel).Put(request, timeout=timeout_s, metadata=metadata)
+
+        return (await self._caller.call("put", key, invoke)).header.revision
+
+    async def delete(self, key: str, *, prefix: bool = False) -> int:
+        """Delete ``key`` or everything under it; how many were there when the answering attempt ran."""
+        raw = key.encode()
+        request = rpc_pb2.DeleteRangeRequest(key=raw, range_end=prefix_end(raw) if prefix else b"")
+
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.DeleteRangeResponse:
+            return await rpc_pb2_grpc.KVStub(channel).DeleteRange(
+                request, timeout=timeout_s, metadata=metadata
+            )
+
+        return (await self._caller.call("delete", key, invoke)).deleted
+
+    async def txn(
+        self,
+        compare: Sequence[Compare],
+        success: Sequence[Operation],
+        failure: Sequence[Operation] = (),
+        *,
+        repeatable: bool = False,
+    ) -> TxnResult:
+        """Do ``success`` if all of ``compare`` holds, else ``failure``, as one step (at most 128 operations
+        each).
+
+        ``repeatable``: the caller can live with a second run after a lost answer; else it is sent at most
+        once.
+        """
+        request = rpc_pb2.TxnRequest(
+            compare=[_compare(condition) for condition in compare],
+            success=[_operation(operation) for operation in success],
+            failure=[_operation(operation) for operation in failure],
+        )
+
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.TxnResponse:
+            return await rpc_pb2_grpc.KVStub(channel).Txn(request, timeout=timeout_s, metadata=metadata)
+
+        key = compare[0].key if compare else ""
+        answer = await self._caller.call("transaction", key, invoke, repeatable=repeatable)
+        return TxnResult(answer.succeeded, answer.header.revision, tuple(map(_found, answer.responses)))
+
+    async def grant(self, ttl_s: int) -> Lease:
+        """A new lease; give it 15 s or more where a change of etcd's leader must not end it."""
+        return await leases.grant(self._caller, ttl_s)
+
+    async def keep(self, lease: Lease) -> NoReturn:
+        """Keep ``lease`` alive until cancelled.
+
+        LeaseLost when it is gone or was not renewed for its whole time.
+        """
+        await leases.keep(self._caller, lease)
+
+    async def revoke(self, lease: Lease) -> None:
+        """Give ``lease`` up at once, with all its keys."""
+        await leases.revoke(self._caller, lease)
+
+    def watch(
+        self, key: str, *, after: int, prefix: bool = True
+    ) -> AsyncGenerator[watches.Batch | watches.Interrupted, None]:
+        """Every change under ``key`` (or of it alone) after revision ``after``; see watch.watch.
+
+        Close with aclosing.
+        """
+        raw = key.encode()
+        return watches.watch(self._caller, raw, prefix_end(raw) if prefix else b"", after)
+
+    async def compact(self, revision: int) -> None:
+        """Drop history before ``revision``; watches that are behind it get Compacted."""
+        request = rpc_pb2.CompactionRequest(revision=revision, physical=True)
+
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.CompactionResponse:
+            return await rpc_pb2_grpc.KVStub(channel).Compact(request, timeout=timeout_s, metadata=metadata)
+
+        await self._caller.call("compact", "", invoke)
+
+    async def version(self) -> str:
+        """Version of the member that answers."""
+
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.StatusResponse:
+            stub = rpc_pb2_grpc.MaintenanceStub(channel)
+            return await stub.Status(rpc_pb2.StatusRequest(), timeout=timeout_s, metadata=metadata)
+
+        return (await self._caller.call("status", "", invoke)).version
+
+    async def _range(self, request: rpc_pb2.RangeRequest) -> rpc_pb2.RangeResponse:
+        async def invoke(
+            channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+        ) -> rpc_pb2.RangeResponse:
+            return await rpc_pb2_grpc.KVStub(channel).Range(request, timeout=timeout_s, metadata=metadata)
+
+        return await self._caller.call("get", request.key.decode("utf-8", "backslashreplace"), invoke)
+
+    async def _list_once(self, prefix: str) -> Listing:
+        start, end = prefix.encode(), prefix_end(prefix.encode())
+        limit, revision, items = self._options.page_keys, 0, list[KeyValue]()
+        while True:
+            request = rpc_pb2.RangeRequest(key=start, range_end=end, limit=limit, revision=revision)
+            try:
+                answer = await self._range(request)
+            except KvRefused as error:
+                if "larger than max" not in error.reason:
+                    raise
+                if limit > 1:
+                    limit = max(1, limit // 8)
+                    continue
+                # One value that cannot be received: name it and step over it.
+                request.keys_only = True
+                answer = await self._range(request)
+            items.extend(_key_value(kv, left_out=request.keys_only) for kv in answer.kvs)
+            revision = revision or answer.header.revision
+            if not answer.more:
+                return Listing(revision, tuple(items))
+            start = answer.kvs[-1].key + b"\0"
+
+
+def _key_value(kv: kv_pb2.KeyValue, *, left_out: bool = False) -> KeyValue:
+    key = kv.key.decode("utf-8", "backslashreplace")
+    return KeyValue(key, None if left_out else kv.value, kv.create_revision, kv.mod_revision, kv.lease)
+
+
+def _found(response: rpc_pb2.ResponseOp) -> KeyValue | None:
+    kvs = response.response_range.kvs if response.HasField("response_range") else ()
+    return _key_value(kvs[0]) if kvs else None
+
+
+def _compare(condition: Compare) -> rpc_pb2.Compare:
+    result = rpc_pb2.Compare.EQUAL if condition.equal else rpc_pb2.Compare.NOT_EQUAL
+    compare = rpc_pb2.Compare(result=result, key=condition.key.encode())
+    match condition.target, condition.operand:
+        case "create", int(operand):
+            compare.target, compare.create_revision = rpc_pb2.Compare.CREATE, operand
+        case "mod", int(operand):
+            compare.target, compare.mod_revision = rpc_pb2.Compare.MOD, operand
+        case "version", int(operand):
+            compare.target, compare.version = rpc_pb2.Compare.VERSION, operand
+        case "lease", int(operand):
+            compare.target, compare.lease = rpc_pb2.Compare.LEASE, operand
+        case "value", bytes(operand):
+            compare.target, compare.value = rpc_pb2.Compare.VALUE, operand
+        case _:
+            raise TypeError(f"{condition.target} cannot be compared with {condition.operand!r}")
+    return compare
+
+
+def _operation(operation: Operation) -> rpc_pb2.RequestOp:
+    key = operation.key.encode()
+    match operation:
+        case Put(value=None):
+            put = rpc_pb2.PutRequest(key=key, lease=operation.lease, ignore_value=True)
+            return rpc_pb2.RequestOp(request_put=put)
+        case Put():
+            put = rpc_pb2.PutRequest(key=key, value=operation.value or b"", lease=operation.lease)
+            return rpc_pb2.RequestOp(request_put=put)
+        case Delete():
+            return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
+        case Get():
+            return rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))

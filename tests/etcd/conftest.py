@@ -1,0 +1,41 @@
+"""Real etcd servers for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clustermesh.kv import Kv
+from tests.etcd.process import EtcdProcess
+
+
+@pytest.fixture
+def make_etcd(tmp_path: Path) -> Iterator[Callable[..., EtcdProcess]]:
+    """Makes members that end with the test, however it ends."""
+    made: list[EtcdProcess] = []
+
+    def make(name: str = "m0", **options: object) -> EtcdProcess:
+        process = EtcdProcess(tmp_path / f"etcd-{name}", name, **options)  # type: ignore[arg-type] # passed through
+        made.append(process)
+        return process
+
+    yield make
+    for process in made:
+        process.kill()
+
+
+@pytest.fixture
+async def etcd(make_etcd: Callable[..., EtcdProcess]) -> EtcdProcess:
+    """One running member."""
+    process = make_etcd()
+    await process.start()
+    return process
+
+
+@pytest.fixture
+async def kv(etcd: EtcdProcess) -> AsyncIterator[Kv]:
+    """An adapter to the running member."""
+    async with etcd.kv() as adapter:
+        yield adapter
