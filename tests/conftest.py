@@ -5,8 +5,8 @@ has a name that begins with the fixture ``run_name`` (``mt`` and this process id
 runs side by side never meet, and the check at the end of the session finds what is ours and nothing else.
 Processes need no name: they are found by an environment variable that they inherit.
 
-**Needs.** ``@pytest.mark.needs("netem")`` leaves a test out where the machine lacks something; the folders bpf, netns and e2e
-need root, BPF and cgroup v2 by themselves (``tests/gate/left_out.py``). Never ``pytest.skip``: CI refuses it.
+**Needs.** ``@pytest.mark.needs("netem")`` leaves a test out where the machine lacks something; the folders bpf, netns
+and e2e need root, BPF and cgroup v2 by themselves (``tests/gate/left_out.py``). Never ``pytest.skip``: CI refuses it.
 """
 
 from __future__ import annotations

@@ -78,8 +78,8 @@ def disagreements(agreement: Agreement, account: Account, present: Callable[[str
             because = account.absences[feature]
             yield f"{feature} is not on {agreement.name}, but {count(tests)} left out for it: {because}"
     for feature in sorted(agreement.reasons):
-        if tests := account.ran.get(feature):
-            yield f"{feature} is on {agreement.name}, but {count(tests)} needed it and ran: {tests[0]}"
+        if ran := account.ran.get(feature):
+            yield f"{feature} is on {agreement.name}, but {count(ran)} needed it and ran: {ran[0]}"
         elif present(feature):
             yield f"{feature} is on {agreement.name}, but this machine has it"
     for test, reason in sorted(account.skipped_themselves.items()):

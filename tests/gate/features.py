@@ -8,21 +8,18 @@ left out by a mistake of the kernel layer.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import functools
 import importlib
 import os
-import platform
 import shutil
 import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-BPF_SYSCALL = {"x86_64": 321, "aarch64": 280}
-BPF_MAP_CREATE = 0
-BPF_MAP_TYPE_ARRAY = 2
+from scripts.preflight import bpf_refusal, cgroup_refusal
+
 TCP_ULP = 31  # linux/tcp.h
 
 Probe = Callable[[], str | None]
@@ -73,28 +70,6 @@ def _root() -> str | None:
     return None if os.geteuid() == 0 else "not root"
 
 
-def _bpf() -> str | None:
-    """A one-element array map made by the plain system call: needs no library that may itself be broken."""
-    number = BPF_SYSCALL.get(platform.machine())
-    if number is None:
-        return f"system call number of bpf() unknown on {platform.machine()}"
-    attributes = (ctypes.c_uint32 * 32)(BPF_MAP_TYPE_ARRAY, 4, 4, 1)
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, BPF_MAP_CREATE, attributes, ctypes.sizeof(attributes))
-    if fd < 0:
-        return f"bpf() answers {errno.errorcode.get(ctypes.get_errno(), ctypes.get_errno())}"
-    os.close(fd)
-    return None
-
-
-def _cgroup_v2() -> str | None:
-    for mount in Path("/proc/self/mounts").read_text().splitlines():
-        _, directory, kind, *_ = mount.split(" ")
-        if kind == "cgroup2":
-            return None if os.access(directory, os.W_OK) else f"{directory} cannot be written"
-    return "no cgroup2 file system is mounted"
-
-
 def _in_new_netns(*command: str) -> Probe:
     """A probe that runs ``command`` in a network namespace of its own, which goes with it."""
 
@@ -134,8 +109,8 @@ def _ipv6() -> str | None:
 
 PROBES: Mapping[str, Probe] = {
     "root": _root,
-    "bpf": _bpf,
-    "cgroup_v2": _cgroup_v2,
+    "bpf": bpf_refusal,
+    "cgroup_v2": cgroup_refusal,
     "etcd": functools.partial(_command, "etcd"),
     "ipv6": _ipv6,
     "veth": _in_new_netns("ip", "link", "add", "probe0", "type", "veth"),

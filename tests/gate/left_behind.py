@@ -39,7 +39,9 @@ def nothing_is_left_behind(run_name: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv(*mark.split("=", 1))
         yield
-    left = _after_settling(lambda: [*named_after(run_name), *processes_with(mark), *changed(before, sysctls())])
+    left = _after_settling(
+        lambda: [*named_after(run_name), *processes_with(mark), *changed(before, sysctls())]
+    )
     if left:
         pytest.fail("this run left behind:\n  " + "\n  ".join(left), pytrace=False)
 

@@ -14,7 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.gate.agreement import Account, Agreement, AgreementError, count, disagreements, path_for, read_agreement
+from tests.gate.agreement import (
+    Account,
+    Agreement,
+    AgreementError,
+    count,
+    disagreements,
+    path_for,
+    read_agreement,
+)
 from tests.gate.features import UnknownFeature, absence
 
 LISTS = Path(__file__).parents[1] / "left_out"
@@ -32,7 +40,9 @@ ACCOUNT = pytest.StashKey[Account]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """``--left-out-list``: another agreement than the running kernel's."""
-    parser.addoption("--left-out-list", type=Path, help="file of 'feature: reason' lines instead of the kernel's own")
+    parser.addoption(
+        "--left-out-list", type=Path, help="file of 'feature: reason' lines instead of the kernel's own"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -10,8 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # The whole network tree, and what daemons and test clusters are known to change elsewhere.
-SYSCTL_ROOTS = ("net", "kernel/bpf_stats_enabled", "kernel/unprivileged_bpf_disabled", "kernel/panic", "kernel/panic_on_oops")
-MORE_SYSCTLS = ("vm/overcommit_memory", "fs/inotify/max_user_instances")
+SYSCTLS = (
+    "net",
+    "kernel/bpf_stats_enabled",
+    "kernel/unprivileged_bpf_disabled",
+    "kernel/panic",
+    "kernel/panic_on_oops",
+    "vm/overcommit_memory",
+    "fs/inotify/max_user_instances",
+)
 # Values that move by themselves: counters, and keys made on first use.
 MOVING = ("nf_conntrack_count", "tcp_fastopen_key", "stable_secret")
 
@@ -20,7 +27,7 @@ def sysctls() -> dict[str, str]:
     """Name -> value for every readable sysctl that a test could have reason to change in the first namespace."""
     return {
         str(path.relative_to("/proc/sys")): value
-        for root in (*SYSCTL_ROOTS, *MORE_SYSCTLS)
+        for root in SYSCTLS
         for path in _files(Path("/proc/sys", root))
         if not any(part in str(path) for part in MOVING) and (value := _read(path)) is not None
     }
@@ -47,7 +54,7 @@ def named_netns() -> list[str]:
 
 def links() -> list[str]:
     """Interfaces of this process's network namespace."""
-    return os.listdir("/sys/class/net")
+    return [path.name for path in Path("/sys/class/net").iterdir()]
 
 
 def nft_tables() -> list[str]:

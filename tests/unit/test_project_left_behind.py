@@ -80,12 +80,16 @@ def sh(command: str) -> None:
 
 
 @pytest.mark.needs("root", "veth")
-def test_a_network_namespace_and_a_link_of_the_runs_name_are_found(run_name: str, name: str, undo: ExitStack) -> None:
+def test_a_network_namespace_and_a_link_of_the_runs_name_are_found(
+    run_name: str, name: str, undo: ExitStack
+) -> None:
     sh(f"ip netns add {name}")
     undo.callback(sh, f"ip netns delete {name}")
     sh(f"ip link add {name} type veth peer name {name}p")
     undo.callback(sh, f"ip link delete {name}")
-    assert {f"network namespace /run/netns/{name}", f"link {name}", f"link {name}p"} <= set(named_after(run_name))
+    assert {f"network namespace /run/netns/{name}", f"link {name}", f"link {name}p"} <= set(
+        named_after(run_name)
+    )
 
 
 @pytest.mark.needs("root", "command:nft")
@@ -106,7 +110,9 @@ def test_a_cgroup_of_the_runs_name_is_found_at_any_depth(run_name: str, name: st
 
 
 @pytest.mark.needs("root", "bpf")
-def test_a_mounted_bpffs_of_the_runs_name_is_found(run_name: str, name: str, tmp_path: Path, undo: ExitStack) -> None:
+def test_a_mounted_bpffs_of_the_runs_name_is_found(
+    run_name: str, name: str, tmp_path: Path, undo: ExitStack
+) -> None:
     directory = tmp_path / name
     directory.mkdir()
     sh(f"mount -t bpf bpf {directory}")

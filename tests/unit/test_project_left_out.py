@@ -34,10 +34,24 @@ class Run:
         (self.directory / "test_it.py").write_text(tests)
         (self.directory / "pytest.ini").write_text("[pytest]\n")
         (self.directory / "agreed.txt").write_text(agreement)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "CI": "true" if ci else "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"--left-out-list={self.directory}/agreed.txt"]
+        ours = {"PYTHONPATH": str(ROOT), "CI": "true" if ci else "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+        environment = {**os.environ, **ours}
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            f"--left-out-list={self.directory}/agreed.txt",
+        ]
         done = subprocess.run(
-            command, cwd=self.directory, env=environment, capture_output=True, text=True, check=False, timeout=100
+            command,
+            cwd=self.directory,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -104,7 +118,9 @@ def test_an_expected_failure_did_run_and_is_not_left_out(run: Run) -> None:
 
 
 def test_a_failing_test_still_fails_when_the_list_is_kept(run: Run) -> None:
-    status, output = run.of(LACKING + "\ndef test_bad(): raise ValueError\n", "command:no-such-program: nobody has it\n")
+    status, output = run.of(
+        LACKING + "\ndef test_bad(): raise ValueError\n", "command:no-such-program: nobody has it\n"
+    )
     assert status == 1, output
     assert "1 failed, 1 passed, 1 skipped" in output
 

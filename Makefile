@@ -1,0 +1,59 @@
+# Every target does all of its own set-up; what is there already is left alone. ARGS goes to the program: make test ARGS="-k dns".
+PYTHON ?= python3
+BIN := .venv/bin
+SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test test-long check bench setup lint-fix constraints clean
+
+help:
+	@echo "make demo       two clusters on this machine, one global service, a failover to watch (root)"
+	@echo "make test       everything that can run here; closes with what could not"
+	@echo "make check      linters, types, import contracts, generated files"
+	@echo "make test-long  1 GB transfers, hundreds of faults"
+	@echo "make bench      what a service address costs, against kube-proxy's rules (root)"
+	@echo "make setup      only the set-up that the others do by themselves"
+	@echo "make lint-fix   format Python and C, and mend what ruff can"
+	@echo "make clean      remove all that was made in this directory; Debian packages stay"
+
+demo:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) demo
+	@$(BIN)/meshctl lab demo $(ARGS)
+
+test:
+	@$(SETUP) test
+	@$(BIN)/python -m pytest $(ARGS)
+
+test-long:
+	@$(SETUP) test
+	@$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
+
+check:
+	@$(SETUP) check
+	@$(BIN)/python -m scripts.check
+
+bench:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) bench
+	@$(BIN)/meshctl bench service-lb $(ARGS)
+
+setup:
+	@$(SETUP) test
+
+lint-fix:
+	@$(SETUP) check
+	@$(BIN)/ruff check --quiet --fix . || true
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/python -c 'from scripts.check import c_files; print(*c_files(), sep="\n")' | xargs $(BIN)/clang-format -i
+
+# The newest versions that fit pyproject.toml become the ones that everybody gets.
+constraints:
+	@$(SETUP) test
+	@$(BIN)/python -m scripts.constraints
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f meshd/kernel/_libbpf*.so meshd/kernel/_libbpf.c meshd/kernel/meshd.bpf.o
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
