@@ -223,6 +223,10 @@ class Mesh:
         """Plan keys whose last attempt failed, with the reason; they are being retried."""
         return dict(self._failed)
 
+    def is_pending(self, key: PlanKey) -> bool:
+        """Whether a change of ``key`` waits for the kernel."""
+        return key in self._pending
+
     @property
     def pending(self) -> int:
         """How many plan keys wait for the kernel."""
@@ -233,6 +237,10 @@ class Mesh:
     async def moved(self) -> None:
         """Until anything changes: a revision, an outcome, the state of a source."""
         await self._moved.wait()
+
+    def moved_event(self) -> asyncio.Event:
+        """Set at the next change; for those who look first and wait after."""
+        return self._moved
 
     async def settled(self, revision: int, keys: Iterable[PlanKey] | None = None) -> None:
         """Until the kernel holds what ``keys`` (None: all) were at ``revision``.

@@ -1,0 +1,74 @@
+"""Compares what the kernel holds with what we wrote, in slices, and puts right what somebody else changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from collections import Counter
+
+import structlog
+
+from meshd.dataplane.delta import Delta
+from meshd.dataplane.rows import Rows
+from meshd.errors import KernelError
+from meshd.kernel.maps import Map
+
+log = structlog.get_logger(__name__)
+
+SLICE = 1024
+
+
+class Auditor:
+    """``repaired`` counts rows put right, by map."""
+
+    def __init__(self, maps: Mapping[str, Map], delta: Delta, interval_s: float) -> None:
+        self._maps = maps
+        self._delta = delta
+        self._interval_s = interval_s
+        self.repaired: Counter[str] = Counter()
+        self.audits = 0
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await asyncio.sleep(self._interval_s)
+            try:
+                await self.audit()
+            except KernelError as error:
+                log.warning("audit failed", reason=str(error))
+
+    async def audit(self) -> Rows:
+        """One pass over all maps; the rows that differed, with the value they have again."""
+        found: Rows = {}
+        for name, kernel_map in self._maps.items():
+            differing = await self._audit_map(name, kernel_map)
+            if differing:
+                found[name] = differing
+                self.repaired[name] += len(differing)
+                log.warning("rows changed by someone else", map=name, rows=len(differing))
+        self.audits += 1
+        return found
+
+    async def _audit_map(self, name: str, kernel_map: Map) -> dict[bytes, bytes]:
+        observed = self._delta.observed[name]
+        unseen = set(observed)
+        foreign: list[bytes] = []
+        differing: dict[bytes, bytes] = {}
+        for index, (key, value) in enumerate(kernel_map.items()):
+            unseen.discard(key)
+            expected = observed.get(key)
+            # A batch is older than the loop's next turn: look at the row as it is now before calling it wrong.
+            if expected != value and kernel_map.lookup(key) != observed.get(key):
+                if expected is None:
+                    foreign.append(key)
+                else:
+                    differing[key] = expected
+            if index % SLICE == SLICE - 1:
+                await asyncio.sleep(0)
+        for key in unseen:
+            expected = observed.get(key)
+            if expected is not None and kernel_map.lookup(key) is None:
+                differing[key] = expected
+        kernel_map.update_batch(differing)
+        kernel_map.delete_batch(foreign)
+        return differing | dict.fromkeys(foreign, b"")

@@ -1,0 +1,216 @@
+"""The dataplane of one node: what is loaded, attached and pinned, and the components that keep it true."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from meshd.config import Config
+from meshd.dataplane.attach import HOOKS, attach, attached
+from meshd.dataplane.audit import Auditor
+from meshd.dataplane.delta import Delta
+from meshd.dataplane.held import Held
+from meshd.dataplane.layouts import Layouts, layouts
+from meshd.dataplane.reconciler import Reconciler
+from meshd.dataplane.retire import Retired
+from meshd.dataplane.rows import Plan, ServedFrontend
+from meshd.dataplane.socket_closer import SocketCloser
+from meshd.dataplane.socket_lb import CONTESTED, MAPS, RETIRED, Planner
+from meshd.dataplane.sweep import may_sweep, unwanted
+from meshd.dataplane.workload_netns import WorkloadNetns
+from meshd.dataplane.writer import Writer
+from meshd.kernel.btf import Btf
+from meshd.kernel.links import Link
+from meshd.kernel.object import BpfObject, Loaded
+from meshd.kernel.rcu import wait_for_programs
+from meshd.model import ServiceName, Workload
+from meshd.state import Mesh, PlanKey
+from meshd.state.mesh import PRECEDENCE
+
+log = structlog.get_logger(__name__)
+
+# Programs by the kernel feature they need; the others are always loaded.
+NEEDS = {
+    "socket_lb_getpeername4": "cgroup_getpeername",
+    "socket_lb_getpeername6": "cgroup_getpeername",
+    "socket_lb_release": "cgroup_sock_release",
+}
+
+
+def map_pins(config: Config) -> Path:
+    """Where the maps of this agent are pinned."""
+    return config.bpffs / "maps"
+
+
+def link_pins(config: Config) -> Path:
+    """Where the links of this agent are pinned."""
+    return config.bpffs / "links"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The object in the kernel. ``observed`` is what its maps held before this agent wrote anything."""
+
+    loaded: Loaded
+    btf: Btf
+    layouts: Layouts
+    observed: dict[str, dict[bytes, bytes]]
+
+
+def open_object(config: Config, left_out: Iterable[str]) -> Opened:
+    """Loads the BPF object, with the maps that are pinned already if their layout is the same.
+
+    Raises:
+        VerifierError, KernelError, ConfigError: nothing was attached, what is running goes on.
+    """
+    source = BpfObject.open(config.bpf_object) if config.bpf_object else BpfObject.open()
+    with source as bpf:
+        sizes = config.maps
+        bpf.set_max_entries(
+            {
+                "frontends": sizes.frontends,
+                "slots": sizes.slots,
+                "members": sizes.members,
+                "affinities": sizes.affinity,
+                "connections": sizes.connected,
+                "datagram_backends": sizes.datagrams,
+                "datagram_frontends": sizes.datagrams,
+                "workloads": sizes.workloads,
+            }
+        )
+        bpf.load_only(set(HOOKS) - set(left_out))
+        loaded = bpf.load(pins=map_pins(config))
+        codecs = layouts(bpf.btf)
+        observed = {name: dict(loaded.maps[name].items()) for name in MAPS}
+        return Opened(loaded, bpf.btf, codecs, observed)
+
+
+class Dataplane:
+    """Built from an opened object; `attach` puts the hooks on, `run` keeps maps and hooks as the mesh wants them."""
+
+    def __init__(self, config: Config, mesh: Mesh, opened: Opened) -> None:
+        self._config = config
+        self._mesh = mesh
+        self._cgroup = config.cgroup
+        self.opened = opened
+        self.layouts = opened.layouts
+        self.maps = {name: opened.loaded.maps[name] for name in MAPS}
+        capacity = {name: each.info.max_entries for name, each in self.maps.items()}
+        self.delta = Delta(capacity, opened.observed, CONTESTED)
+        self.held = Held(opened.layouts, opened.observed)
+        self._planner = Planner(opened.layouts, config.node_name, self.held)
+        self.netns = WorkloadNetns()
+        self.retired = Retired(self.maps, RETIRED, self.delta, wait_for_programs)
+        writer = Writer(self.maps, MAPS, self.delta, self.retired)
+        self._writer = writer
+        self.reconciler = Reconciler(mesh, self.delta, writer, self.plan, self._lost)
+        self.closer = SocketCloser(
+            opened.layouts,
+            opened.loaded.maps["connections"],
+            self.netns,
+            self.reconciler.served,
+            wait_for_programs,
+        )
+        self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s)
+        self.swept = 0
+        self._links: dict[str, Link] = {}
+
+    def attach(self, cgroup: Path) -> None:
+        """Puts every loaded hook on ``cgroup``; links that are there get the new programs in place."""
+        self._cgroup = cgroup
+        self._links = attach(self.opened.loaded.programs, cgroup, link_pins(self._config))
+
+    async def run(self) -> None:
+        """Until cancelled; the hooks and maps stay as they are."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.reconciler.run())
+                tasks.create_task(self.retired.run())
+                tasks.create_task(self.closer.run())
+                tasks.create_task(self.auditor.run())
+                tasks.create_task(self._keep_swept())
+                tasks.create_task(self._keep_attached())
+        finally:
+            self.netns.close()
+
+    def plan(self, key: PlanKey) -> Plan:
+        """The rows that ``key`` wants now."""
+        match key.kind:
+            case "service":
+                namespace, _, name = key.name.partition("/")
+                return self._planner.service(self._mesh, ServiceName(namespace, name))
+            case "source":
+                return self._planner.source(self._mesh, key.name)
+            case _:
+                workload = find_workload(self._mesh, key.name)
+                cookie = self.netns.cookie_of(key.name, workload)
+                return self._planner.workload(self._mesh, workload, cookie)
+
+    def hooks(self) -> dict[str, bool]:
+        """Hook -> whether it acts on our cgroup."""
+        if self._cgroup is None:
+            return {}
+        return dict(attached(link_pins(self._config), self._cgroup))
+
+    def _lost(self, frontends: Mapping[bytes, ServedFrontend]) -> None:
+        self.closer.look_at(frontends)
+
+    async def _keep_swept(self) -> None:
+        """After the start, and whenever a source has finished its first list: rows that nobody wants go."""
+        done: set[str] | None = None
+        while True:
+            moved = self._mesh.moved_event()
+            complete = {name for name in self._mesh.sources if self._mesh.is_complete(name)}
+            if complete != done and may_sweep(self._mesh, self.delta):
+                self._sweep()
+                done = complete
+                if len(complete) == len(self._mesh.sources):
+                    self.held.release()
+                    self._close_strangers()
+            await moved.wait()
+
+    def _sweep(self) -> None:
+        found = unwanted(self._mesh, self.delta, self.held, self.layouts)
+        for name in reversed(MAPS):
+            rows = found.get(name)
+            if not rows:
+                continue
+            log.info("rows of nobody deleted", map=name, rows=len(rows))
+            self.swept += len(rows)
+            if name in RETIRED:
+                self.retired.add(name, rows)
+            else:
+                self.maps[name].delete_batch(rows)
+                self.delta.deleted(name, iter(rows))
+
+    def _close_strangers(self) -> None:
+        """Backends may have gone while no agent ran: look at the records of all frontends once."""
+        served = self.reconciler.served
+        unknown = ServedFrontend("", (), close_tcp=False)
+        size = self.layouts.endpoint.size
+        frontends = {value[8 : 8 + size] for _, value in self.opened.loaded.maps["connections"].items()}
+        self.closer.look_at({frontend: served.get(frontend, unknown) for frontend in frontends})
+
+    async def _keep_attached(self) -> None:
+        """A hook that somebody took off is put on again."""
+        while True:
+            await asyncio.sleep(self._config.audit_interval_s)
+            missing = [name for name, on in self.hooks().items() if not on and name in self._links]
+            if missing and self._cgroup is not None:
+                log.warning("hooks were taken off and are put on again", hooks=missing)
+                self.auditor.repaired["links"] += len(missing)
+                self.attach(self._cgroup)
+
+
+def find_workload(mesh: Mesh, name: str) -> Workload | None:
+    """The workload ``namespace/name`` that is in force."""
+    namespace, _, pod = name.partition("/")
+    for source in PRECEDENCE:
+        workload = mesh.workloads.get((source, namespace, pod))
+        if workload is not None:
+            return workload
+    return None

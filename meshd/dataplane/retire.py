@@ -1,0 +1,65 @@
+"""Rows that nobody names any more, but that a program may still be reading: deleted after a grace period.
+
+The grace period is the kernel's own: an expedited or normal RCU grace period ends only when every program that was running
+when it began has ended (cgroup programs run in a read-side section: kernel/bpf/cgroup.c, bpf_prog_run_array_cg).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from meshd.dataplane.delta import Delta
+from meshd.errors import KernelError
+from meshd.kernel.maps import Map
+
+# Rows deleted before the loop gets to do something else.
+SLICE = 4096
+
+
+class Retired:
+    """``wait_for_programs`` blocks until every program that runs now has ended; it is called on a worker thread."""
+
+    def __init__(
+        self, maps: Mapping[str, Map], names: frozenset[str], delta: Delta, wait_for_programs: Callable[[], None]
+    ) -> None:
+        self.maps = names
+        self._kernel_maps = maps
+        self._delta = delta
+        self._wait_for_programs = wait_for_programs
+        self._rows: dict[str, set[bytes]] = {name: set() for name in names}
+        self._added = asyncio.Event()
+
+    def add(self, name: str, rows: Iterable[bytes]) -> None:
+        """These rows are named by nobody from now on."""
+        self._rows[name].update(rows)
+        self._added.set()
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for their grace period."""
+        return sum(len(rows) for rows in self._rows.values())
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._added.wait()
+            self._added.clear()
+            taken, self._rows = self._rows, {name: set() for name in self.maps}
+            await asyncio.to_thread(self._wait_for_programs)
+            for name, rows in taken.items():
+                await self._delete(name, rows)
+
+    async def _delete(self, name: str, rows: set[bytes]) -> None:
+        while rows:
+            # Somebody may want a row again meanwhile: the same list came back.
+            part = [rows.pop() for _ in range(min(SLICE, len(rows)))]
+            part = [row for row in part if self._delta.owner(name, row) is None]
+            try:
+                self._kernel_maps[name].delete_batch(part)
+            except KernelError:
+                self.add(name, [*part, *rows])
+                await asyncio.sleep(1)
+                return
+            self._delta.deleted(name, iter(part))
+            await asyncio.sleep(0)
