@@ -9,13 +9,17 @@
     ├── LayoutError            a type of the BPF object and what Python expects of it do not fit: type, reason
     ├── InvalidObject          one object of a source cannot be used: object, field, reason
     ├── OwnedByOther           an object belongs to another source: object, owner
-    └── RowsFailed             rows a caller waited for could not be written: key -> error
+    ├── InvalidRequest         a request with several such objects or fields; nothing of it was done
+    ├── UnknownObject          no source names an object that a caller asked for: object
+    ├── RowsFailed             rows a caller waited for could not be written: key -> error
+    ├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
+    └── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class MeshError(Exception):
@@ -97,6 +101,22 @@ class OwnedByOther(MeshError):
         super().__init__(f"{object_name} is owned by source {owner}; change it there")
 
 
+class InvalidRequest(MeshError):
+    """A caller's request is wrong in each of ``errors`` (at least one); nothing of it was done."""
+
+    def __init__(self, errors: Sequence[InvalidObject]) -> None:
+        self.errors = tuple(errors)
+        super().__init__("; ".join(str(error) for error in self.errors))
+
+
+class UnknownObject(MeshError):
+    """No source names ``object_name``."""
+
+    def __init__(self, object_name: str) -> None:
+        self.object_name = object_name
+        super().__init__(f"{object_name} does not exist")
+
+
 class RowsFailed(MeshError):
     """Some rows that the caller waited for were not written; they are retried, the rest is in force."""
 
@@ -105,3 +125,23 @@ class RowsFailed(MeshError):
         first = next(iter(self.errors.items()))
         more = f" (and {len(self.errors) - 1} more)" if len(self.errors) > 1 else ""
         super().__init__(f"{first[0]}: {first[1]}{more}")
+
+
+class NotSettled(MeshError):
+    """``object_name`` was accepted at ``revision``; the kernel did not hold it yet when the caller's time ended."""
+
+    def __init__(self, object_name: str, revision: int) -> None:
+        self.object_name = object_name
+        self.revision = revision
+        super().__init__(
+            f"{object_name} is accepted at revision {revision} and on disk, but not in the kernel yet; it is being worked on"
+        )
+
+
+class JournalError(MeshError):
+    """The journal at ``path`` could not be written; the change was not made, what was there before stands."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"journal {path}: {reason}; nothing was changed")

@@ -283,6 +283,7 @@ class Mesh:
         return True
 
     def _index(self, value: Object, *, present: bool) -> None:
+        item: Hashable
         if isinstance(value, Service):
             name, part, item = value.name, 0, value.source
         elif isinstance(value, BackendSlice):
