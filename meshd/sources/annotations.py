@@ -1,0 +1,87 @@
+"""The annotations that meshd reads, and who wins where two of them speak of the same thing.
+
+``meshd.io/`` wins over the names that Cilium defines, and Cilium's newer name over its older alias. Cilium
+takes anything but "true" (in any case) as false, and so do we for its names, so that an object means here what
+it means there; under our own prefix a value that says neither is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from meshd.errors import InvalidObject
+from meshd.model import Affinity
+
+OWN_PREFIX = "meshd.io/"
+NETNS = "meshd.io/netns"
+SOCKET_LB = "meshd.io/socket-lb"
+WEIGHT = "meshd.io/weight"
+CLOSE_TCP = "meshd.io/close-tcp-on-removal"
+SERVICE_GLOBAL = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")
+SERVICE_SHARED = ("meshd.io/shared", "service.cilium.io/shared", "io.cilium/shared-service")
+SERVICE_AFFINITY = ("meshd.io/affinity", "service.cilium.io/affinity", "io.cilium/service-affinity")
+NAMESPACE_GLOBAL = "meshd.io/global"
+# Of Cilium: whether annotated services of the namespace may be global; it makes no service global by itself.
+NAMESPACE_MAY_BE_GLOBAL = "clustermesh.cilium.io/global"
+
+WEIGHT_DEFAULT = 100
+WEIGHT_MAX = 65535
+
+
+class Annotations:
+    """The annotations of one object; a value that is no answer is refused with the names of both."""
+
+    def __init__(self, object_name: str, values: Mapping[str, str] | None) -> None:
+        self._object_name = object_name
+        self._values = values or {}
+
+    def text(self, *names: str) -> tuple[str, str] | None:
+        """Name and value of the first of ``names`` that is there."""
+        return next(((name, self._values[name]) for name in names if name in self._values), None)
+
+    def truth(self, *names: str) -> bool | None:
+        """What the first of ``names`` that is there says; None: none is.
+
+        Raises:
+            InvalidObject: one of ours says neither true nor false.
+        """
+        found = self.text(*names)
+        if found is None:
+            return None
+        name, value = found
+        if name.startswith(OWN_PREFIX) and value.lower() not in ("true", "false"):
+            raise self._invalid(name, f"{value!r} is neither true nor false")
+        return value.lower() == "true"
+
+    def service_affinity(self) -> Affinity:
+        """Which clusters' backends the service prefers; none where nothing is said.
+
+        Raises:
+            InvalidObject: ``meshd.io/affinity`` says something else than none, local or remote.
+        """
+        found = self.text(*SERVICE_AFFINITY)
+        if found is None:
+            return Affinity.NONE
+        name, value = found
+        try:
+            return Affinity(value.lower())
+        except ValueError:
+            if not name.startswith(OWN_PREFIX):
+                return Affinity.NONE
+            raise self._invalid(name, f"{value!r} is not one of none, local, remote") from None
+
+    def weight(self) -> int:
+        """The weight of the backends of a slice, 1..65535.
+
+        Raises:
+            InvalidObject: it is no such number.
+        """
+        value = self._values.get(WEIGHT)
+        if value is None:
+            return WEIGHT_DEFAULT
+        if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= WEIGHT_MAX):
+            raise self._invalid(WEIGHT, f"{value!r} is not a number from 1 to {WEIGHT_MAX}")
+        return int(value)
+
+    def _invalid(self, name: str, reason: str) -> InvalidObject:
+        return InvalidObject(self._object_name, f"metadata.annotations[{name}]", reason)
