@@ -25,7 +25,7 @@ class OptionsError(ClustermeshError):
     """Options contradict each other; the sentence says which and what would be right."""
 
 
-class InvalidRecord(ClustermeshError):  # noqa: N818 - named for the thing, as everywhere in this tree
+class InvalidRecord(ClustermeshError):
     """The record at ``key`` cannot be used because of ``field``; every other record stays in force."""
 
     def __init__(self, key: str, field: str, reason: str) -> None:
@@ -44,7 +44,7 @@ class PeerFileError(ClustermeshError):
         super().__init__(f"{path}: {reason}")
 
 
-class DirectoryUnreadable(ClustermeshError):  # noqa: N818
+class DirectoryUnreadable(ClustermeshError):
     """The directory of peers could not be read to the end; that is not an empty directory."""
 
     def __init__(self, path: str, reason: str) -> None:
@@ -53,7 +53,7 @@ class DirectoryUnreadable(ClustermeshError):  # noqa: N818
         super().__init__(f"{path}: {reason}; the peers known so far stay")
 
 
-class PeerRefused(ClustermeshError):  # noqa: N818
+class PeerRefused(ClustermeshError):
     """Cluster ``cluster`` is reachable but must not be connected; what it shared before is kept as stale."""
 
     def __init__(self, cluster: str, reason: str) -> None:
@@ -72,23 +72,23 @@ class KvError(ClustermeshError):
         super().__init__(f"etcd {operation} {key}: {reason}" if key else f"etcd {operation}: {reason}")
 
 
-class KvUnavailable(KvError):  # noqa: N818
+class KvUnavailable(KvError):
     """No endpoint answered within the deadline. A write may have happened all the same."""
 
 
-class KvRefused(KvError):  # noqa: N818
+class KvRefused(KvError):
     """etcd refused: permission, invalid argument, precondition. Nothing was changed."""
 
 
-class LeaseLost(KvError):  # noqa: N818
+class LeaseLost(KvError):
     """The lease does not exist any more, or was not renewed for so long that it must be taken as gone."""
 
 
-class Compacted(KvError):  # noqa: N818
+class Compacted(KvError):
     """Events between the last one seen and now are not to be had; only a new list closes the gap."""
 
 
-class StoreReplaced(KvError):  # noqa: N818
+class StoreReplaced(KvError):
     """What answers now is not the store read before: another etcd cluster id, or an older revision.
 
     An emptied etcd looks like this. Nothing may be concluded from what it does not hold.

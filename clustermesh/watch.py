@@ -100,11 +100,11 @@ async def watch(
         pause_s = min(pause_s * 2, PAUSE_LAST_S)
 
 
-class _Cancelled(Exception):  # noqa: N818 - never leaves this module
+class _Cancelled(Exception):
     """The server ended this watch for a passing reason."""
 
 
-class _Denied(Exception):  # noqa: N818
+class _Denied(Exception):
     """The server refused this watch."""
 
     def __init__(self, reason: str) -> None:

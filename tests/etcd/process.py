@@ -1,4 +1,7 @@
-"""A real etcd in a directory of its own on ports of its own; stopped, killed, wiped and started again by the tests."""
+"""A real etcd in a directory of its own on ports of its own.
+
+Stopped, killed, wiped and started again by the tests.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from clustermesh.call import KvOptions
 from clustermesh.channel import Endpoint, TlsFiles, parse_endpoint
-from clustermesh.kv import Kv, KvOptions
+from clustermesh.kv import Kv
 
 
 def free_ports(count: int) -> list[int]:
@@ -28,7 +32,10 @@ def free_ports(count: int) -> list[int]:
 
 
 class EtcdProcess:
-    """One member. ``extra`` are further command line flags; ``scheme`` https needs certificate flags among them."""
+    """One member.
+
+    ``extra`` are further command line flags; ``scheme`` https needs certificate flags among them.
+    """
 
     def __init__(
         self,

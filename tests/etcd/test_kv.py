@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 import pytest
 
+from clustermesh.call import KvOptions
 from clustermesh.channel import parse_endpoint
 from clustermesh.errors import Compacted, KvUnavailable, LeaseLost
-from clustermesh.kv import Compare, Delete, Get, Kv, KvOptions, Put
+from clustermesh.kv import Compare, Delete, Get, Kv, Put
 from tests.etcd.process import EtcdProcess, free_ports
 
 
@@ -145,4 +146,4 @@ async def test_a_value_above_the_receive_limit_is_named_and_stepped_over(
         for key, value in (("p/a", b"1"), ("p/b", b"x" * 2_000_000), ("p/c", b"3")):
             await writer.put(key, value)
         listed = await reader.list("p/")
-    assert [("p/a", b"1"), ("p/b", None), ("p/c", b"3")] == [(item.key, item.value) for item in listed.items]
+    assert [(item.key, item.value) for item in listed.items] == [("p/a", b"1"), ("p/b", None), ("p/c", b"3")]
