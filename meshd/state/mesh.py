@@ -163,6 +163,11 @@ class Mesh:
         known = self._sources.get(source)
         return known is not None and not known.complete_once and not known.restored
 
+    def objects_of(self, source: str) -> Iterator[Object]:
+        """Everything that ``source`` says now, in the order of its last change."""
+        for table in self._tables.values():
+            yield from (value for value in table.values() if value.source == source)
+
     def service(self, name: ServiceName) -> Service | None:
         """The service of that name that is in force: of several sources the first in PRECEDENCE."""
         sources = self._by_service.get(name, (set(), set()))[0]
@@ -253,9 +258,7 @@ class Mesh:
             since <= revision and (wanted is None or key in wanted) for key, since in self._pending.items()
         ):
             await self.moved()
-        failed = {
-            str(key): error for key, error in self._failed.items() if wanted is None or key in wanted
-        }
+        failed = {str(key): error for key, error in self._failed.items() if wanted is None or key in wanted}
         if failed:
             raise RowsFailed(failed)
 

@@ -1,0 +1,111 @@
+"""Snapshots of sources: written behind the mesh, read after a reboot."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from meshd.model import Service, ServiceName
+from meshd.state import Mesh
+from meshd.state.journal import path_of
+from meshd.state.snapshots import Snapshots
+
+
+def service(name: str, source: str = "manifests") -> Service:
+    return Service(ServiceName("default", name), source)
+
+
+@asynccontextmanager
+async def running(mesh: Mesh, directory: Path) -> AsyncIterator[Snapshots]:
+    snapshots = Snapshots(mesh, directory)
+    task = asyncio.create_task(snapshots.run())
+    try:
+        yield snapshots
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def restored(directory: Path) -> Mesh:
+    mesh = Mesh()
+    Snapshots(mesh, directory).restore()
+    return mesh
+
+
+async def test_what_a_source_said_is_in_force_after_a_reboot_and_its_absence_means_nothing(
+    tmp_path: Path,
+) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("web"), service("gone")])
+        mesh.replace("manifests", [service("web")])
+        await snapshots.flush()
+    after = restored(tmp_path)
+    assert list(after.services.values()) == [service("web")]
+    assert not after.is_complete("manifests")
+    assert not after.is_unheard("manifests")
+
+
+async def test_changes_just_before_the_end_are_written_too(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("web")])
+        await snapshots.flush()
+        mesh.apply("manifests", [service("late")])
+    assert list(restored(tmp_path).services.values()) == [service("web"), service("late")]
+
+
+async def test_a_source_that_is_forgotten_has_no_file(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("cluster:cm-2", [service("web", "cluster:cm-2")])
+        await snapshots.flush()
+        assert path_of(tmp_path, "cluster:cm-2").exists()
+        mesh.forget("cluster:cm-2")
+        await snapshots.flush()
+        assert not path_of(tmp_path, "cluster:cm-2").exists()
+
+
+async def test_the_api_keeps_its_own_journal(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("api", [service("web", "api")])
+        await snapshots.flush()
+    assert not path_of(tmp_path, "api").exists()
+
+
+async def test_lines_nobody_asked_to_restore_are_gone_once_the_source_has_listed(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("old"), service("web")])
+        await snapshots.flush()
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        assert snapshots.restore(only=()) == {}
+        mesh.replace("manifests", [service("web"), service("new")])
+        await snapshots.flush()
+    assert list(restored(tmp_path).services.values()) == [service("web"), service("new")]
+
+
+async def test_a_source_is_restored_alone(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("web")])
+        mesh.replace("kubernetes", [service("web", "kubernetes")])
+        await snapshots.flush()
+    mesh = Mesh()
+    assert Snapshots(mesh, tmp_path).restore(only=("kubernetes",)) == {"kubernetes": 1}
+    assert list(mesh.services.values()) == [service("web", "kubernetes")]
+
+
+async def test_a_journal_that_cannot_be_read_leaves_the_others(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("web")])
+        await snapshots.flush()
+    path_of(tmp_path, "kubernetes").write_text('{"format":99,"source":"kubernetes"}\n')
+    mesh = Mesh()
+    assert Snapshots(mesh, tmp_path).restore() == {"manifests": 1}
