@@ -42,12 +42,12 @@ def checks() -> list[Check]:
     python, c_sources = str(BIN / "python"), [str(path) for path in c_files()]
     mend = "make lint-fix"
     return [
-        Check("ruff lint", (str(BIN / "ruff"), "check", "--quiet", "."), mend),
-        Check("ruff format", (str(BIN / "ruff"), "format", "--check", "--quiet", "."), mend),
+        Check("ruff lint", (str(BIN / "ruff"), "check", "--quiet", "--output-format=concise", "."), mend),
+        Check("ruff format", (str(BIN / "ruff"), "format", "--check", "."), mend),
         Check("clang-format", (str(BIN / "clang-format"), "--dry-run", "--Werror", *c_sources), mend),
         Check("buf lint", (str(BIN / "buf"), "lint")),
         Check("generated files", (python, "proto/generate.py", "--check"), "python proto/generate.py"),
-        Check("import contracts", (str(BIN / "lint-imports"), "--no-cache")),
+        Check("import contracts", (str(BIN / "lint-imports"), "--no-cache", "--no-logo")),
         Check("mypy", (python, "-m", "mypy", "--strict", "--no-error-summary")),
     ]
 

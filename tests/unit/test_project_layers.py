@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PARTS = "sources servers dataplane telemetry state model kernel ctl lab bench api".split()
+PARTS = [
+    "sources",
+    "servers",
+    "dataplane",
+    "telemetry",
+    "state",
+    "model",
+    "kernel",
+    "ctl",
+    "lab",
+    "bench",
+    "api",
+]
 AGENT = "".join(
     f"import meshd.{part}.thing\n" for part in ("sources", "servers", "dataplane", "telemetry", "kernel")
 )
