@@ -174,8 +174,9 @@ class BpfObject:
         loads the programs, and pins the new maps there.
 
         Raises:
-            VerifierError: a program was refused; carries its name and the whole log. Nothing was loaded or
-            pinned. KernelError: a map could not be created, or a pin could not be read or made; likewise.
+            VerifierError: a program was refused; carries its name and the whole log.
+            KernelError: a map could not be created, or a pin could not be read or made.
+            In both cases nothing was loaded or pinned.
         """
         raw_maps = self._raw_maps()
         hashes = {name: self.btf.schema_hash(name) for name in raw_maps}

@@ -26,7 +26,9 @@ def wait_for_programs() -> None:
     """
     number = _MEMBARRIER.get(platform.machine())
     if number is None:
-        raise KernelError("wait for", "running programs", 0, f"membarrier is not known on {platform.machine()}")
+        raise KernelError(
+            "wait for", "running programs", 0, f"membarrier is not known on {platform.machine()}"
+        )
     if _libc.syscall(number, _CMD_GLOBAL, 0, 0) != 0:
         code = ctypes.get_errno()
         raise KernelError("wait for", "running programs", code, os.strerror(code))

@@ -1,0 +1,1 @@
+"""BPF programs that only tests use, compiled and run by the kernel."""
