@@ -1,0 +1,70 @@
+"""One real meshd for each node: its configuration, how it is run, and what it says of itself over gRPC."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from meshd.lab.layout import Cluster, Node, Places
+from meshd.lab.processes import Program
+from meshd.lab.record import LabError, replace_file
+
+
+def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
+    """The configuration of the node's meshd (``meshd/config.py``); everything it names is the node's own."""
+    directory = places.node(node)
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = directory / "config.yaml"
+    config = {
+        "nodeName": node.name,
+        "clusterName": cluster.name,
+        "clusterId": cluster.id,
+        "zone": cluster.name,
+        "cgroup": str(places.node_cgroup(node)),
+        "bpffs": str(places.bpffs(node) / "meshd"),
+        "runDir": str(places.socket(node).parent),
+        "stateDir": str(places.state / "nodes" / node.name),
+        "manifests": str(places.manifests(cluster.name)),
+        "clustermesh": {
+            "etcd": str(places.etcd_client(cluster.name)),
+            "peers": str(places.peers(cluster.name)),
+        },
+        # Small maps: four and more agents share one machine, and a lab has few services.
+        "maps": {"frontends": 4096, "slots": 65536, "members": 32768, "affinity": 4096, "connected": 16384},
+    }
+    replace_file(path, yaml.safe_dump(config, sort_keys=False).encode())
+    return path
+
+
+def program(places: Places, node: Node) -> Program:
+    """How the meshd of ``node`` is run: in the node's network namespace, in this mount namespace."""
+    meshd = Path(sys.executable).with_name("meshd")
+    return Program(
+        f"meshd of {node.name}",
+        [str(meshd), "--config", str(places.node(node) / "config.yaml")],
+        places.agent_cgroup(node),
+        places.node_netns(node),
+        places.agent_log(node),
+        {},
+    )
+
+
+def mount_bpffs(places: Places, node: Node) -> None:
+    """A BPF file system of the node's own: its pins go when it is unmounted.
+
+    Raises:
+        LabError: the kernel refuses.
+    """
+    path = places.bpffs(node)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise LabError(f"a BPF file system cannot be mounted at {path}: {done.stderr.strip()}")

@@ -1,0 +1,150 @@
+"""A lab being built and changed: pods come and go as in a cluster, the record first, the machine after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from meshd.kernel import cgroup, netns
+from meshd.lab import agents, etcd, layout, record, topology, workloads
+from meshd.lab.api import ClusterApi
+from meshd.lab.environment import environment
+from meshd.lab.layout import Addresses, Cluster, Node, Places
+from meshd.lab.objects import Condition, selects
+from meshd.lab.processes import Program, Started, start
+from meshd.lab.record import LabError, Pod, Record
+from meshd.lab.spec import LabSpec
+
+
+class Lab:
+    """What is in force of one lab. Made by whoever holds it (``record.held``)."""
+
+    def __init__(self, places: Places, spec: LabSpec) -> None:
+        self.places = places
+        self.spec = spec
+        self.clusters = layout.clusters(spec)
+        self.record = Record(places.id, "starting", spec)
+        self.apis = {c.name: ClusterApi(places, c, spec.services_of(c.name)) for c in self.clusters}
+        self.running: dict[str, Started] = {}
+        self._next_host: dict[str, int] = {}
+        self._made: dict[tuple[str, str], int] = {}
+
+    @classmethod
+    def opened(cls, places: Places) -> Lab:
+        """A lab that stands, as its record has it; to look at, not to change.
+
+        Raises:
+            LabError: it has no record.
+        """
+        found = record.read(places)
+        lab = cls(places, found.spec)
+        lab.record = found
+        return lab
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        return tuple(node for cluster in self.clusters for node in cluster.nodes)
+
+    def cluster(self, name: str) -> Cluster:
+        return next(cluster for cluster in self.clusters if cluster.name == name)
+
+    def node(self, name: str) -> Node:
+        return next(node for node in self.nodes if node.name == name)
+
+    def pods_of(self, cluster: str, name: str) -> list[Pod]:
+        """The living pods of ``cluster`` that pod spec ``name`` describes."""
+        return [
+            p for p in self.record.pods.values() if p.cluster == cluster and p.name.startswith(f"{name}-")
+        ]
+
+    def keep_as(self, keeper: str) -> None:
+        """Says in the record what the lab is for (``Record.keeper``)."""
+        self.record.keeper = keeper
+        record.write(self.places, self.record)
+
+    def make_network(self) -> None:
+        """The fabric, and all nodes on it; nothing runs yet."""
+        topology.make_fabric(self.places)
+        for cluster in self.clusters:
+            topology.make_etcd(self.places, cluster)
+        for node in self.nodes:
+            topology.make_node(self.places, node, [other for other in self.nodes if other != node])
+            cgroup.create(self.places.node_cgroup(node))
+
+    def write_objects(self) -> None:
+        """What the clusters' API servers hold before any pod."""
+        used = {pod.namespace for pod in self.spec.pods} | {
+            service.namespace for service in self.spec.services
+        }
+        namespaces = sorted(used | {"default"})
+        for api in self.apis.values():
+            api.write_fixed(namespaces)
+
+    def start_etcd(self, cluster: Cluster) -> Started:
+        return self._start(f"etcd/{cluster.name}", etcd.program(self.places, cluster), notify=True)
+
+    def start_agent(self, node: Node) -> Started:
+        return self._start(f"meshd/{node.name}", agents.program(self.places, node))
+
+    def add_pods(self, cluster: Cluster, name: str, count: int) -> list[Pod]:
+        """``count`` new pods of pod spec ``name``: recorded, then made and known to the API; nothing runs in them yet."""
+        spec = next(pod for pod in self.spec.pods if pod.name == name)
+        added = []
+        for _ in range(count):
+            number = self._made[cluster.name, name] = self._made.get((cluster.name, name), 0) + 1
+            node = cluster.nodes[(number - 1) % len(cluster.nodes)]
+            host = self._next_host.get(node.name, layout.FIRST_POD_HOST)
+            if host > layout.LAST_POD_HOST:
+                raise LabError(f"node {node.name} has no pod address left; take the lab down and up again")
+            self._next_host[node.name] = host + 1
+            labels, full_name = spec.all_labels, f"{name}-{number}"
+            added.append(Pod(cluster.name, node.name, spec.namespace, full_name, host, labels, spec.command))
+        self.record.pods.update({pod.id: pod for pod in added})
+        record.write(self.places, self.record)
+        for pod in added:
+            path = self.places.pod_netns(pod.cluster, pod.name)
+            topology.make_pod(self.places, self.node(pod.node), path, pod.host)
+            self.apis[pod.cluster].add_pod(pod, self.addresses(pod), str(path))
+        return added
+
+    def start_pod(self, pod: Pod) -> Started:
+        """Runs the pod's command in its namespace and cgroup, with the environment Kubernetes would give it."""
+        directory = self.places.pod(pod.cluster, pod.name)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        program = Program(
+            f"pod {pod.id}",
+            workloads.resolve(pod.command),
+            self.places.pod_cgroup(self.node(pod.node), pod.name),
+            self.places.pod_netns(pod.cluster, pod.name),
+            directory / "log",
+            environment(self.places, self.spec, self.cluster(pod.cluster), pod),
+        )
+        return self._start(f"pod/{pod.id}", program, notify=pod.command[0] in workloads.SAY_READY)
+
+    async def run_pods(self, pods: Sequence[Pod]) -> None:
+        """Starts ``pods`` and, when all that say so are ready, makes them endpoints of their services."""
+        started = [self.start_pod(pod) for pod in pods]
+        await asyncio.gather(*(s.ready() for s in started if s.notified))
+        for cluster in {pod.cluster for pod in pods}:
+            self.apis[cluster].set_condition([p for p in pods if p.cluster == cluster], Condition.READY)
+
+    def remove_pod(self, pod: Pod) -> None:
+        """The pod's object, namespace and cgroup go; its processes have ended. Its logs and counts stay until `down`."""
+        path = self.places.pod_netns(pod.cluster, pod.name)
+        self.apis[pod.cluster].remove_pod(pod, self.addresses(pod), str(path))
+        netns.remove_named(path)
+        cgroup.remove_tree(self.places.pod_cgroup(self.node(pod.node), pod.name))
+        self.running.pop(f"pod/{pod.id}", None)
+        del self.record.pods[pod.id]
+        record.write(self.places, self.record)
+
+    def addresses(self, pod: Pod) -> Addresses:
+        return self.node(pod.node).pod_address(pod.host)
+
+    def serves(self, pod: Pod) -> bool:
+        """Whether the pod stands behind a service."""
+        return any(selects(service, pod) for service in self.spec.services_of(pod.cluster).values())
+
+    def _start(self, key: str, program: Program, *, notify: bool = False) -> Started:
+        self.running[key] = start(program, notify=notify)
+        return self.running[key]

@@ -1,0 +1,58 @@
+"""Making a lab from beginning to end: it stands whole, or nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from meshd.lab.down import down, sweep
+from meshd.lab.lab import Lab
+from meshd.lab.layout import Places
+from meshd.lab.record import LabError, held
+from meshd.lab.spec import LabSpec
+from meshd.lab.up import Say, up
+
+
+async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
+    """Makes the lab and leaves it; 0. Interrupted or failed, it is taken down again and the reason raised."""
+    begun = time.monotonic()
+    with held(places):
+        if places.record.exists():
+            raise LabError(
+                f"lab {places.id} is there already; `meshctl lab down --id {places.id}` removes it"
+            )
+        say(f"lab {places.id}")
+        lab = Lab(places, spec)
+        async with taken_down_on_failure(places, say):
+            await up(lab, say)
+            lab.keep_as("up")
+    say(f"lab {places.id} is up after {time.monotonic() - begun:.1f} s; `meshctl lab down` removes it")
+    return 0
+
+
+@asynccontextmanager
+async def taken_down_on_failure(places: Places, say: Say) -> AsyncIterator[None]:
+    """Whatever goes wrong inside, nothing of the lab is left when it comes out."""
+    await asyncio.to_thread(sweep_and_say, places, say)
+    try:
+        yield
+    except BaseException:
+        take_down_now(places, say)
+        raise
+
+
+def sweep_and_say(places: Places, say: Say) -> None:
+    for left in sweep(places):
+        say(f"lab {left} was left behind by a process that died; it is removed")
+
+
+def take_down_now(places: Places, say: Say) -> None:
+    """Takes the lab down whatever else comes in meanwhile: a second Ctrl-C would leave half of it."""
+    old = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
+    say(f"taking lab {places.id} down")
+    down(places)
+    for number, handler in old:
+        signal.signal(number, handler)
