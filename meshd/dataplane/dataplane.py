@@ -122,20 +122,26 @@ class Dataplane:
     def attach(self, cgroup: Path) -> None:
         """Puts every loaded hook on ``cgroup``; links that are there get the new programs in place."""
         self._cgroup = cgroup
+        for link in self._links.values():
+            link.close()
         self._links = attach(self.opened.loaded.programs, cgroup, link_pins(self._config))
 
     async def run(self) -> None:
         """Until cancelled; the hooks and maps stay as they are."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.reconciler.run())
-                tasks.create_task(self.retired.run())
-                tasks.create_task(self.closer.run())
-                tasks.create_task(self.auditor.run())
-                tasks.create_task(self._keep_swept())
-                tasks.create_task(self._keep_attached())
-        finally:
-            self.netns.close()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reconciler.run())
+            tasks.create_task(self.retired.run())
+            tasks.create_task(self.closer.run())
+            tasks.create_task(self.auditor.run())
+            tasks.create_task(self._keep_swept())
+            tasks.create_task(self._keep_attached())
+
+    def close(self) -> None:
+        """Gives all descriptors back; what is pinned goes on working."""
+        self.netns.close()
+        for link in self._links.values():
+            link.close()
+        self.opened.loaded.close()
 
     def plan(self, key: PlanKey) -> Plan:
         """The rows that ``key`` wants now."""

@@ -38,7 +38,10 @@ class Delta:
     """Rows of the maps in ``capacity`` (name -> max_entries)."""
 
     def __init__(
-        self, capacity: Mapping[str, int], observed: Mapping[str, dict[bytes, bytes]], contested: frozenset[str]
+        self,
+        capacity: Mapping[str, int],
+        observed: Mapping[str, dict[bytes, bytes]],
+        contested: frozenset[str],
     ) -> None:
         self.capacity = dict(capacity)
         self.observed: Rows = {name: dict(observed.get(name, {})) for name in capacity}

@@ -21,7 +21,11 @@ class Retired:
     """``wait_for_programs`` blocks until every program that runs now has ended; it is called on a worker thread."""
 
     def __init__(
-        self, maps: Mapping[str, Map], names: frozenset[str], delta: Delta, wait_for_programs: Callable[[], None]
+        self,
+        maps: Mapping[str, Map],
+        names: frozenset[str],
+        delta: Delta,
+        wait_for_programs: Callable[[], None],
     ) -> None:
         self.maps = names
         self._kernel_maps = maps

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from ipaddress import IPv6Address
 
 import structlog
 
@@ -21,6 +22,7 @@ from meshd.dataplane.rows import ServedFrontend
 from meshd.dataplane.workload_netns import WorkloadNetns
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
+from meshd.kernel.sockets import Endpoint as RemoteEndpoint
 from meshd.kernel.sockets import SocketDiag
 from meshd.model import Protocol
 
@@ -118,12 +120,6 @@ class SocketCloser:
 
 def close_socket(diag: SocketDiag, cookie: int, protocol: Protocol, backend: Endpoint) -> bool:
     """Destroy the socket with this cookie if it is connected to ``backend``; whether it was there."""
-    found = [each for each in diag.connected_to(protocol, backend.address, backend.port) if each.cookie == cookie]
-    for each in found:
-        diag.destroy(each)
-    return bool(found)
-
-
-def frontends_of(records: Iterable[Connection], layouts: Layouts) -> set[bytes]:
-    """The packed frontends that ``records`` came through."""
-    return {layouts.endpoint.encode(record.frontend) for record in records}
+    address = IPv6Address(backend.address)
+    remote = RemoteEndpoint(address.ipv4_mapped or address, backend.port)
+    return any(diag.destroy(each) for each in diag.connected_to(protocol, remote) if each.cookie == cookie)

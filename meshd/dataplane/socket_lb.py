@@ -26,7 +26,17 @@ from meshd.dataplane.layouts import (
     source_number,
 )
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
-from meshd.model import Backend, BackendPort, Frontend, Protocol, Service, ServiceName, Workload, is_ipv4
+from meshd.model import (
+    Address,
+    Backend,
+    BackendPort,
+    Frontend,
+    Protocol,
+    Service,
+    ServiceName,
+    Workload,
+    is_ipv4,
+)
 from meshd.state import Mesh
 
 # In the order of writing; deleted in the reverse order. A frontend comes after what it names.
@@ -103,7 +113,7 @@ class Planner:
         for backend in self.held.backends(key):
             if mesh.is_unheard(backend.source):
                 port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
-                found = Backend(backend.endpoint.address, (port,), weight=backend.weight)
+                found = Backend(Address(backend.endpoint.address), (port,), weight=backend.weight)
                 yield Candidate(found, backend.source, is_remote_source(backend.source))
 
     def _list(

@@ -19,7 +19,9 @@ def may_sweep(mesh: Mesh, delta: Delta) -> bool:
     if mesh.pending - len(mesh.failed) > 0:
         return False
     unplanned = (
-        error for key, error in mesh.failed.items() if not delta.is_planned(key) and not isinstance(error, RowTaken)
+        error
+        for key, error in mesh.failed.items()
+        if not delta.is_planned(key) and not isinstance(error, RowTaken)
     )
     return not any(unplanned)
 

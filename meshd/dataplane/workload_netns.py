@@ -64,7 +64,7 @@ class WorkloadNetns:
 
 def _opened(netns: Netns, path: str) -> OpenNetns:
     try:
-        return OpenNetns(path, netns.cookie(), SocketDiag.open(netns))
+        return OpenNetns(path, netns.cookie(), SocketDiag(netns))
     finally:
         netns.close()
 

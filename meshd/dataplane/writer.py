@@ -43,7 +43,9 @@ class Writer:
             # Written again row by row: a repeated write is none, and the row that cannot be written is found.
             self._put_each(name, staged, failed)
 
-    def _put_each(self, name: str, staged: Mapping[PlanKey, Writes], failed: dict[PlanKey, Exception]) -> None:
+    def _put_each(
+        self, name: str, staged: Mapping[PlanKey, Writes], failed: dict[PlanKey, Exception]
+    ) -> None:
         for key, writes in staged.items():
             if key in failed:
                 continue
@@ -71,6 +73,8 @@ class Writer:
         try:
             self._maps[name].delete_batch(rows)
         except KernelError as error:
-            failed.update({key: error for key, writes in staged.items() if rows & writes.deletes.get(name, set())})
+            failed.update(
+                {key: error for key, writes in staged.items() if rows & writes.deletes.get(name, set())}
+            )
             return
         self._delta.deleted(name, iter(rows))

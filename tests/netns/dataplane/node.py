@@ -42,6 +42,7 @@ class Node:
         self.cgroup = cgroup.find_mount() / name
         self.netns = Netns.create(name)
         self.mesh = Mesh()
+        self._sockets: list[socket.socket] = []
         self._home = cgroup.of_process("self")
         pins.mount_bpffs(self.config.bpffs)
         cgroup.create(self.cgroup)
@@ -50,6 +51,8 @@ class Node:
         netlink.set_up(self.netns, "lo", addresses)
 
     def close(self) -> None:
+        for each in self._sockets:
+            each.close()
         cgroup.move(self._home)
         cgroup.remove_tree(self.cgroup)
         pins.unmount_bpffs(self.config.bpffs)
@@ -69,7 +72,7 @@ class Node:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-            dataplane.opened.loaded.close()
+            dataplane.close()
 
     def workload(self, name: str, **facts: bool) -> Workload:
         return Workload("pods", name, "manifests", f"/proc/{os.getpid()}/fd/{self.netns.fd}", **facts)
@@ -77,6 +80,7 @@ class Node:
     def open_socket(self, family: int, kind: int) -> socket.socket:
         made = self.netns.socket(family, kind)
         made.settimeout(5)
+        self._sockets.append(made)
         return made
 
     def connect(self, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
