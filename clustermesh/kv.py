@@ -221,6 +221,10 @@ class Kv:
         """A new lease; give it 15 s or more where a change of etcd's leader must not end it."""
         return await leases.grant(self._caller, ttl_s)
 
+    async def renew(self, lease: Lease) -> None:
+        """Renew ``lease`` once; LeaseLost when etcd does not know it any more."""
+        await leases.renew(self._caller, lease)
+
     async def keep(self, lease: Lease) -> NoReturn:
         """Keep ``lease`` alive until cancelled.
 

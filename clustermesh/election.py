@@ -1,0 +1,53 @@
+"""One publisher per cluster: whoever holds a leased key. The holder's writes are fenced by that key.
+
+The key's creation revision is the fence: every write of the holder is a transaction that demands it
+unchanged, so a holder that was cut off and replaced cannot write any more, whatever its clock says.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from clustermesh.kv import Compare, Get, Kv, Put
+from clustermesh.lease import Lease
+from clustermesh.watch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Office:
+    """Being the publisher: the lease it lives by, and the condition that it still is ours."""
+
+    lease: Lease
+    fence: Compare
+
+
+async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int) -> Office | str:
+    """Take ``key`` if it is free (or already has our name): the office, or else who holds it.
+
+    ``candidate`` must be unique to this process. Safe to repeat after a lost answer.
+    """
+    holder = await kv.get(key)
+    if holder is not None and holder.value != candidate.encode():
+        return (holder.value or b"").decode("utf-8", "replace")
+    lease = await kv.grant(ttl_s)
+    condition = Compare(key, "create", holder.create_revision if holder is not None else 0)
+    result = await kv.txn(
+        [condition], [Put(key, candidate.encode(), lease.id), Get(key)], [Get(key)], repeatable=True
+    )
+    found = result.found[-1]
+    if found is not None and found.value == candidate.encode() and found.lease == lease.id:
+        return Office(lease, Compare(key, "create", found.create_revision))
+    await kv.revoke(lease)
+    return "somebody else" if found is None else (found.value or b"").decode("utf-8", "replace")
+
+
+async def vacancy(kv: Kv, key: str) -> None:
+    """Return when ``key`` is gone or was never there. KvError when the watch cannot say."""
+    listing = await kv.list(key)
+    if all(item.key != key for item in listing.items):
+        return
+    async with aclosing(kv.watch(key, after=listing.revision, prefix=False)) as watch:
+        async for step in watch:
+            if isinstance(step, Batch) and any(change.value is None for change in step.changes):
+                return
