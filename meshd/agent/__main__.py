@@ -1,0 +1,7 @@
+"""`python -m meshd.agent`."""
+
+import sys
+
+from meshd.agent.command import main
+
+sys.exit(main())

@@ -1,0 +1,70 @@
+"""`meshd` and `meshd cleanup`: arguments in, exit status out (0 ok, 1 failed, 2 usage)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from meshd import __version__, config
+from meshd.config import Config
+from meshd.errors import MeshError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the agent until SIGTERM or SIGINT, or clean up. Hooks and maps stay when the agent ends."""
+    parsed = parser().parse_args(arguments)
+    try:
+        options = config.load(parsed.config)
+        if parsed.command == "cleanup":
+            return clean_up(options)
+        return serve(options)
+    except MeshError as error:
+        print(f"meshd: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(prog="meshd", description="The node agent of a sidecarless service mesh.")
+    made.add_argument("--version", action="version", version=f"meshd {__version__}")
+    made.add_argument(
+        "--config", type=Path, default=config.DEFAULT_PATH, help="configuration file (default: %(default)s)"
+    )
+    commands = made.add_subparsers(dest="command", metavar="COMMAND")
+    commands.add_parser(
+        "cleanup", help="take the hooks off and remove all maps, without an agent; connections that exist go on"
+    )
+    return made
+
+
+def serve(options: Config) -> int:
+    """The agent, from the first look at the kernel to a signal."""
+    from meshd.agent import logs  # noqa: PLC0415 - not for --help and cleanup
+    from meshd.agent.composition import Agent  # noqa: PLC0415
+
+    logs.configure(options.log_level, options.log_format)
+    asyncio.run(until_signal(Agent(options)))
+    return 0
+
+
+async def until_signal(agent: object) -> None:
+    """Run ``agent`` until it ends, SIGTERM or SIGINT; an orderly end leaves hooks and maps as they are."""
+    task = asyncio.ensure_future(agent.run())  # type: ignore[attr-defined]
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        return
+
+
+def clean_up(options: Config) -> int:
+    """Remove everything of this agent from the kernel, and say what it was."""
+    from meshd.dataplane.cleanup import clean_up as remove  # noqa: PLC0415
+
+    removed = remove(options)
+    print(f"meshd: removed {len(removed.hooks)} hooks and {len(removed.maps)} maps below {options.bpffs}")
+    return 0
