@@ -150,10 +150,11 @@ class Map:
         result = lib.bpf_map_update_batch(
             self.fd, ffi.from_buffer(keys), ffi.from_buffer(values), count, opts
         )
-        if -result in _NO_BATCH and count[0] in (0, len(entries)):
+        if result < 0:
+            done = _done(count[0], len(entries))
+            if -result not in _NO_BATCH or done:
+                raise PartialWrite("write to", self.name, -result, done, len(entries))
             self._update_each(entries, flags)
-        elif result < 0:
-            raise PartialWrite("write to", self.name, -result, count[0], len(entries))
 
     def delete_batch(self, keys: Iterable[bytes]) -> int:
         """Deletes ``keys``, those that are not there included; how many were there.
@@ -170,7 +171,7 @@ class Map:
             result = lib.bpf_map_delete_batch(self.fd, rest, count, self._batch_opts)
             if -result in _NO_BATCH and done == 0:
                 return sum(self.delete(key) for key in wanted)
-            done += count[0]
+            done += count[0] if result == 0 else _done(count[0], len(wanted) - done)
             if result == -errno.ENOENT:
                 # The kernel stops at a key that is not there; absent is what was asked for.
                 done, missing = done + 1, missing + 1
@@ -202,6 +203,13 @@ class Map:
             if line.startswith("memlock:"):
                 return int(line.split()[1])
         return 0
+
+    def has_batch_operations(self) -> bool:
+        """Whether this kernel takes batches for this type of map; without, the methods above go entry by entry."""
+        count = ffi.new("__u32 *", 0)
+        return (
+            -lib.bpf_map_update_batch(self.fd, ffi.NULL, ffi.NULL, count, self._batch_opts) not in _NO_BATCH
+        )
 
     @cached_property
     def _batch_opts(self) -> Any:  # cffi data has no static type
@@ -274,6 +282,11 @@ class Map:
 
     def _checked(self, result: int, operation: str) -> int:
         return checked(result, operation, f"map {self.name}")
+
+
+def _done(count: int, asked: int) -> int:
+    """How many entries of a failed batch took effect: one that fails early leaves the count as it was asked."""
+    return 0 if count == asked else count
 
 
 def read_info(fd: int, name: str) -> MapInfo:

@@ -119,9 +119,10 @@ def unmount_bpffs(directory: Path) -> None:
 
 def is_bpffs(directory: Path) -> bool:
     """Whether ``directory`` is inside a bpffs."""
-    mounts = [line.split(" ")[1:3] for line in Path("/proc/self/mounts").read_text().splitlines()]
-    best = max(
-        ((len(where), kind) for where, kind in mounts if directory.resolve().is_relative_to(where)),
-        default=(0, ""),
-    )
-    return best[1] == "bpf"
+    kind, longest, wanted = "", -1, directory.resolve()
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _device, where, filesystem, *_ = line.split(" ")
+        # Of the mounts above it the deepest counts, and of several at one place the last.
+        if wanted.is_relative_to(where) and len(where) >= longest:
+            kind, longest = filesystem, len(where)
+    return kind == "bpf"

@@ -11,6 +11,8 @@ from meshd.errors import ConfigError, InvalidObject, LayoutError
 from meshd.kernel.object import BpfObject
 from tests.bpf.compiled import PROGRAMS, compiled
 
+SIZE_OF_ROWS = "__uint(max_entries, 8);\n\t__type(key, struct probe_address);"
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -88,12 +90,12 @@ def test_the_schema_hash_changes_with_the_layout(path: Path, tmp_path: Path, bef
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        ("__uint(max_entries, 8);\n\t__type(key, struct probe_address);", "__uint(max_entries, 9);\n\t__type(key, struct probe_address);"),  # fmt: skip
+        (SIZE_OF_ROWS, SIZE_OF_ROWS.replace("8", "9")),
         ("PROBE_SECOND = 7,", "PROBE_SECOND = 7,\n\tPROBE_THIRD = 8,"),
         ("\treturn verdict;", "\treturn verdict && ctx->family;"),
     ],
     ids=["max_entries", "new enumerator", "program"],
-)  # fmt: skip
+)
 def test_the_schema_hash_survives_every_other_change(
     path: Path, tmp_path: Path, before: str, after: str
 ) -> None:
