@@ -34,7 +34,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = made.add_subparsers(dest="command", metavar="COMMAND")
     commands.add_parser(
-        "cleanup", help="take the hooks off and remove all maps, without an agent; connections that exist go on"
+        "cleanup",
+        help="take the hooks off and remove all maps, without an agent; connections that exist go on",
     )
     return made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +34,15 @@ from meshd.state.mesh import PRECEDENCE
 
 log = structlog.get_logger(__name__)
 
-# Programs by the kernel feature they need; the others are always loaded.
+# Programs by the kernel feature they need beyond what all kernels have that can run anything here.
 NEEDS = {
     "socket_lb_getpeername4": "cgroup_getpeername",
     "socket_lb_getpeername6": "cgroup_getpeername",
     "socket_lb_release": "cgroup_sock_release",
+    "socket_lb_sendmsg4": "cgroup_sendmsg",
+    "socket_lb_sendmsg6": "cgroup_sendmsg",
+    "socket_lb_recvmsg4": "cgroup_sendmsg",
+    "socket_lb_recvmsg6": "cgroup_sendmsg",
 }
 
 
@@ -95,7 +100,7 @@ class Dataplane:
     def __init__(self, config: Config, mesh: Mesh, opened: Opened) -> None:
         self._config = config
         self._mesh = mesh
-        self._cgroup = config.cgroup
+        self.cgroup: Path | None = None
         self.opened = opened
         self.layouts = opened.layouts
         self.maps = {name: opened.loaded.maps[name] for name in MAPS}
@@ -121,7 +126,7 @@ class Dataplane:
 
     def attach(self, cgroup: Path) -> None:
         """Puts every loaded hook on ``cgroup``; links that are there get the new programs in place."""
-        self._cgroup = cgroup
+        self.cgroup = cgroup
         for link in self._links.values():
             link.close()
         self._links = attach(self.opened.loaded.programs, cgroup, link_pins(self._config))
@@ -158,9 +163,31 @@ class Dataplane:
 
     def hooks(self) -> dict[str, bool]:
         """Hook -> whether it acts on our cgroup."""
-        if self._cgroup is None:
+        if self.cgroup is None:
             return {}
-        return dict(attached(link_pins(self._config), self._cgroup))
+        return dict(attached(link_pins(self._config), self.cgroup))
+
+    def events(self) -> dict[str, int]:
+        """What the hooks counted since their map was made: event -> how often, over all CPUs."""
+        counters = self.opened.loaded.maps["socket_lb_events"]
+        names = {number: name for name, number in self.layouts.events.items()}
+        found = {}
+        for key, value in counters.items():
+            name = names.get(int.from_bytes(key, sys.byteorder))
+            if name and name != "SOCKET_LB_EVENTS":
+                count = sum(self.layouts.u64.decode_cpus(value))
+                found[name.removeprefix("SOCKET_LB_").lower()] = count
+        return found
+
+    def backends_in_use(self, name: ServiceName) -> int:
+        """Distinct backend addresses that new connections to the service may be given now."""
+        slots = self.delta.desired(PlanKey("service", str(name))).get("slots", {})
+        return len({self.layouts.slot.decode(value).backend.address for value in slots.values()})
+
+    def lag_s(self, now: float) -> float:
+        """For how long the oldest change waits for the kernel; ``now`` is monotonic time."""
+        waiting = self._mesh.waiting_since_s
+        return max(now - waiting, 0.0) if waiting is not None else 0.0
 
     def _lost(self, frontends: Mapping[bytes, ServedFrontend]) -> None:
         self.closer.look_at(frontends)
@@ -206,10 +233,10 @@ class Dataplane:
         while True:
             await asyncio.sleep(self._config.audit_interval_s)
             missing = [name for name, on in self.hooks().items() if not on and name in self._links]
-            if missing and self._cgroup is not None:
+            if missing and self.cgroup is not None:
                 log.warning("hooks were taken off and are put on again", hooks=missing)
                 self.auditor.repaired["links"] += len(missing)
-                self.attach(self._cgroup)
+                self.attach(self.cgroup)
 
 
 def find_workload(mesh: Mesh, name: str) -> Workload | None:

@@ -105,6 +105,10 @@ class Delta:
         owner = self._owner[name]
         return ((key, value) for key, value in self.observed[name].items() if key not in owner)
 
+    def desired(self, key: PlanKey) -> Rows:
+        """The rows that ``key`` wants."""
+        return self._desired.get(key, {})
+
     def is_planned(self, key: PlanKey) -> bool:
         """Whether ``key`` wants any row."""
         return key in self._desired

@@ -11,6 +11,7 @@ been told of yet: :meth:`Mesh.is_complete` is what decides whether their absence
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -78,6 +79,7 @@ class Mesh:
         self._dirty: dict[PlanKey, int] = {}
         self._pending: dict[PlanKey, int] = {}
         self._failed: dict[PlanKey, Exception] = {}
+        self._waiting_since_s: float | None = None
         self._moved = asyncio.Event()
         self._observers: list[Callable[[str, list[Object], list[tuple[type, Hashable]]], None]] = []
 
@@ -221,6 +223,8 @@ class Mesh:
             self._pending[key] = self._dirty[key]
         else:
             self._pending.pop(key, None)
+        if not self._pending:
+            self._waiting_since_s = None
         self._wake()
 
     @property
@@ -231,6 +235,11 @@ class Mesh:
     def is_pending(self, key: PlanKey) -> bool:
         """Whether a change of ``key`` waits for the kernel."""
         return key in self._pending
+
+    @property
+    def waiting_since_s(self) -> float | None:
+        """Monotonic time since when something that has not failed waits for the kernel; None: nothing does."""
+        return self._waiting_since_s
 
     @property
     def pending(self) -> int:
@@ -310,6 +319,8 @@ class Mesh:
         # The first revision that is not in the kernel yet, so that nobody who waits for it is told too early.
         self._dirty.setdefault(key, revision)
         self._pending.setdefault(key, revision)
+        if self._waiting_since_s is None:
+            self._waiting_since_s = time.monotonic()
 
     def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
         match value:
