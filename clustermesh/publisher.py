@@ -203,6 +203,7 @@ class Publisher:
         while True:
             self._enter("candidate")
             try:
+                await self._pool.revive()
                 office = await campaign(
                     self._kv, keys.publisher(self._cluster), self._name, self._options.election_ttl_s
                 )
@@ -245,7 +246,6 @@ class Publisher:
 
     async def _publish(self, fence: Compare) -> NoReturn:
         while True:
-            await self._pool.revive()
             self._held = await self._read()
             await self._adopt(fence)
             await self._write(fence, [*self._fixed, *self._other_canaries()])
@@ -277,12 +277,14 @@ class Publisher:
         return {item.key: Held(item.value, item.lease) for item in found}
 
     async def _adopt(self, fence: Compare) -> None:
-        """Move what a predecessor left to our leases, values untouched.
+        """Move what a predecessor left to our leases, values untouched: it must not die with the old ones.
 
-        So that it does not die with that one's.
+        What is desired by now is written in a moment, lease and all.
         """
         own = self._pool.ids
-        foreign = [key for key, held in self._held.items() if held.lease not in own]
+        foreign = [
+            key for key, held in self._held.items() if held.lease not in own and key not in self._services
+        ]
         for batch in batches(foreign, {}):
             leases = {key: (await self._pool.lease_for(key)).id for key in batch}
             still_there = [Compare(key, "create", 0, equal=False) for key in batch]
