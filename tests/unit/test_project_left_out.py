@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.gate.agreement import AgreementError, path_for, read_agreement
+from tests.gate.features import absence
+from tests.gate.left_out import LISTS
 
 ROOT = Path(__file__).parents[2]
 LACKING = """
@@ -166,6 +169,12 @@ def test_a_kernel_has_the_longest_list_that_names_it(tmp_path: Path, release: st
     assert path_for(release, tmp_path) == tmp_path / expected
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests/left_out").glob("*.txt")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(LISTS.glob("*.txt")), ids=lambda path: path.name)
 def test_every_committed_list_is_readable(path: Path) -> None:
     assert read_agreement(path, path.name).reasons
+
+
+@pytest.mark.needs("root")
+def test_all_on_the_running_kernels_list_can_be_looked_for_and_is_absent() -> None:
+    agreed = read_agreement(path_for(platform.release(), LISTS), "").reasons
+    assert [feature for feature in agreed if absence(feature) is None] == []
