@@ -66,8 +66,8 @@ static __always_inline bool choose(const struct endpoint *frontend, const struct
 }
 
 /* The backend this client had, if its time has not run out and the service still has it; else a new choice. */
-static __always_inline bool choose_sticky(const struct endpoint *frontend, const struct service *service,
-					  __u64 netns_cookie, struct endpoint *backend)
+static __always_inline bool choose_sticky(const struct endpoint *frontend, const struct service *service, __u64 netns_cookie,
+					  struct endpoint *backend)
 {
 	struct affinity_key key = {
 		.netns_cookie = netns_cookie,
@@ -99,8 +99,8 @@ static __always_inline bool is_left_out(__u64 netns_cookie)
 	return workload && workload->flags & WORKLOAD_LEFT_OUT;
 }
 
-static __always_inline enum balance pick(const struct endpoint *frontend, const struct service *service,
-					 __u64 netns_cookie, struct endpoint *backend)
+static __always_inline enum balance pick(const struct endpoint *frontend, const struct service *service, __u64 netns_cookie,
+					 struct endpoint *backend)
 {
 	bool found;
 
@@ -175,7 +175,8 @@ static __always_inline enum balance balance_datagram(struct bpf_sock_addr *ctx, 
 }
 
 /* Whether `peer` is a backend that this socket knows as a frontend. */
-static __always_inline bool balance_reverse(struct bpf_sock_addr *ctx, const struct endpoint *peer, struct endpoint *frontend)
+static __always_inline bool balance_reverse(struct bpf_sock_addr *ctx, const struct endpoint *peer,
+					    struct endpoint *frontend)
 {
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	const struct connection *record = bpf_map_lookup_elem(&connections, &cookie);
