@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import yaml
 
 from meshd.lab.layout import Cluster, Node, Places
 from meshd.lab.processes import Program
-from meshd.lab.record import LabError, replace_file
+from meshd.lab.record import replace_file
 
 
 def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
@@ -50,21 +49,3 @@ def program(places: Places, node: Node) -> Program:
         places.agent_log(node),
         {},
     )
-
-
-def mount_bpffs(places: Places, node: Node) -> None:
-    """A BPF file system of the node's own: its pins go when it is unmounted.
-
-    Raises:
-        LabError: the kernel refuses.
-    """
-    path = places.bpffs(node)
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    done = subprocess.run(
-        ["mount", "-t", "bpf", "-o", "mode=0700", "bpf", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise LabError(f"a BPF file system cannot be mounted at {path}: {done.stderr.strip()}")

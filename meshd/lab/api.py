@@ -6,7 +6,6 @@ each replaced by a rename, and a pod's condition moves its services' EndpointSli
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 
 import yaml
@@ -51,20 +50,18 @@ class ClusterApi:
         self._put(objects.pod(pod, addresses, netns))
         self._endpoints[pod.name] = Endpoint(pod, addresses, Condition.STARTING)
 
-    def set_condition(self, pods: Sequence[Pod], condition: Condition) -> int:
-        """Moves ``pods`` to ``condition`` at once; returns when it was on disk, in monotonic nanoseconds."""
+    def set_condition(self, pods: Sequence[Pod], condition: Condition) -> None:
+        """Moves ``pods`` to ``condition`` at once."""
         for pod in pods:
             old = self._endpoints[pod.name]
             self._endpoints[pod.name] = Endpoint(pod, old.addresses, condition)
         self._put_slices_of(pods)
-        return time.monotonic_ns()
 
-    def remove_from_slices(self, pods: Sequence[Pod]) -> int:
-        """Takes ``pods`` out of their services; returns when it was on disk, in monotonic nanoseconds."""
+    def remove_from_slices(self, pods: Sequence[Pod]) -> None:
+        """Takes ``pods`` out of their services."""
         for pod in pods:
             self._endpoints.pop(pod.name, None)
         self._put_slices_of(pods)
-        return time.monotonic_ns()
 
     def remove_pod(self, pod: Pod, addresses: Addresses, netns: str) -> None:
         """The Pod object goes."""

@@ -8,13 +8,14 @@ nothing has to be remembered, and a lab whose maker was killed between any two s
 from __future__ import annotations
 
 import shutil
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from meshd.errors import KernelError
 from meshd.kernel import cgroup
+from meshd.kernel.netns import remove_named
+from meshd.kernel.pins import unmount_bpffs
 from meshd.lab.layout import Places
 from meshd.lab.processes import kill_tree
 from meshd.lab.record import LabError, existing, held, is_held, read
@@ -26,11 +27,14 @@ def down(places: Places) -> None:
     """Removes all of lab ``places.id``. The caller holds the lab (``record.held``) or is its maker.
 
     Raises:
-        LabError: something cannot be removed; what it is. The rest is gone, and `down` may be repeated.
+        LabError, KernelError: something cannot be removed; what it is. The rest is gone, and `down` may be repeated.
     """
     _remove_cgroups(places.cgroup)
     for path in reversed(mounts_below(places.run)):
-        _unmount(path)
+        if path.is_dir():
+            unmount_bpffs(path)
+        else:
+            remove_named(path)
     for directory in (places.state, places.run):
         shutil.rmtree(directory, ignore_errors=True)
         if directory.exists():
@@ -70,12 +74,6 @@ def mounts_below(directory: Path) -> list[Path]:
         if directory in path.parents:
             found.append(path)
     return found
-
-
-def _unmount(path: Path) -> None:
-    done = subprocess.run(["umount", str(path)], capture_output=True, text=True, check=False)
-    if done.returncode and path in mounts_below(path.parent):
-        raise LabError(f"{path} cannot be unmounted: {done.stderr.strip()}")
 
 
 def abandoned(all_places: list[Places]) -> list[Places]:

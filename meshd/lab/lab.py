@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from meshd.kernel import cgroup, netns
 from meshd.lab import agents, etcd, layout, record, topology, workloads
@@ -114,7 +116,7 @@ class Lab:
         program = Program(
             f"pod {pod.id}",
             workloads.resolve(pod.command),
-            self.places.pod_cgroup(self.node(pod.node), pod.name),
+            self.pod_cgroup(pod),
             self.places.pod_netns(pod.cluster, pod.name),
             directory / "log",
             environment(self.places, self.spec, self.cluster(pod.cluster), pod),
@@ -123,27 +125,59 @@ class Lab:
 
     async def run_pods(self, pods: Sequence[Pod]) -> None:
         """Starts ``pods`` and, when all that say so are ready, makes them endpoints of their services."""
+        await self.start_servers(pods)
+        self.set_condition(pods, Condition.READY)
+
+    async def start_servers(self, pods: Sequence[Pod]) -> None:
+        """Starts ``pods``; returns when all that say so are ready. Their services do not know them yet."""
         started = [self.start_pod(pod) for pod in pods]
-        await asyncio.gather(*(s.ready() for s in started if s.notified))
+        await asyncio.gather(*(each.ready() for each in started))
+
+    def set_condition(self, pods: Sequence[Pod], condition: Condition) -> int:
+        """Moves ``pods`` in their services' EndpointSlices; when that was on disk, in monotonic nanoseconds."""
         for cluster in {pod.cluster for pod in pods}:
-            self.apis[cluster].set_condition([p for p in pods if p.cluster == cluster], Condition.READY)
+            self.apis[cluster].set_condition([p for p in pods if p.cluster == cluster], condition)
+        changed_ns = time.monotonic_ns()
+        ids = {pod.id for pod in pods}
+        self.record.ready = (
+            self.record.ready | ids if condition is Condition.READY else self.record.ready - ids
+        )
+        record.write(self.places, self.record)
+        return changed_ns
+
+    def remove_from_services(self, pods: Sequence[Pod]) -> int:
+        """Takes ``pods`` out of their services' EndpointSlices; when that was on disk, in monotonic nanoseconds."""
+        for cluster in {pod.cluster for pod in pods}:
+            self.apis[cluster].remove_from_slices([p for p in pods if p.cluster == cluster])
+        removed_ns = time.monotonic_ns()
+        self.record.ready -= {pod.id for pod in pods}
+        record.write(self.places, self.record)
+        return removed_ns
 
     def remove_pod(self, pod: Pod) -> None:
         """The pod's object, namespace and cgroup go; its processes have ended. Its logs and counts stay until `down`."""
         path = self.places.pod_netns(pod.cluster, pod.name)
         self.apis[pod.cluster].remove_pod(pod, self.addresses(pod), str(path))
         netns.remove_named(path)
-        cgroup.remove_tree(self.places.pod_cgroup(self.node(pod.node), pod.name))
+        cgroup.remove_tree(self.pod_cgroup(pod))
         self.running.pop(f"pod/{pod.id}", None)
         del self.record.pods[pod.id]
+        self.record.ready.discard(pod.id)
         record.write(self.places, self.record)
+
+    def pod_cgroup(self, pod: Pod) -> Path:
+        return self.places.pod_cgroup(self.node(pod.node), pod.name)
 
     def addresses(self, pod: Pod) -> Addresses:
         return self.node(pod.node).pod_address(pod.host)
 
-    def serves(self, pod: Pod) -> bool:
-        """Whether the pod stands behind a service."""
-        return any(selects(service, pod) for service in self.spec.services_of(pod.cluster).values())
+    def serves_in(self, pod: Pod, cluster: str) -> bool:
+        """Whether ``cluster`` has the pod as a backend: its own pods behind a service, others' if that is global."""
+        here = self.spec.services_of(cluster)
+        return any(
+            selects(service, pod) and (pod.cluster == cluster or (service.is_global and index in here))
+            for index, service in self.spec.services_of(pod.cluster).items()
+        )
 
     def _start(self, key: str, program: Program, *, notify: bool = False) -> Started:
         self.running[key] = start(program, notify=notify)

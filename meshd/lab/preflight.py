@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
-from pathlib import Path
 
-from meshd.errors import ConfigError
+from meshd.errors import ConfigError, KernelError
 from meshd.kernel import cgroup
 from meshd.lab import etcd
 
-PROGRAMS = {"nsenter": "util-linux", "mount": "mount", "umount": "mount"}
+PROGRAMS = {"nsenter": "util-linux"}
 
 
 def require() -> None:
@@ -31,7 +29,12 @@ def require() -> None:
 
 
 def _require_bpf() -> None:
-    from meshd.kernel import features  # noqa: PLC0415 - loads libbpf, after the plain reasons
+    from meshd.kernel._libbpf import lib  # noqa: PLC0415 - loads libbpf, after the plain reasons
+    from meshd.kernel.maps import Map  # noqa: PLC0415
 
-    with tempfile.TemporaryDirectory(prefix="meshd-lab-") as directory:
-        features.require(Path(directory))
+    try:
+        Map.create(lib.BPF_MAP_TYPE_HASH, "meshd_lab", 4, 4, 1).close()
+    except KernelError as error:
+        raise ConfigError(
+            f"this kernel refuses BPF maps ({os.strerror(error.errno)}): use one with CONFIG_BPF_SYSCALL"
+        ) from error

@@ -1,62 +1,114 @@
-"""When a node is settled: its meshd says over gRPC that every source is read and every row is in the kernel."""
+"""When a node is settled: its meshd says over gRPC that every source is read, and the right backends are in the kernel."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import grpc
 import grpc.aio
 
-from meshd.api.v1 import cluster_pb2, status_pb2, status_pb2_grpc
+from meshd.api.v1 import backend_pb2, backend_pb2_grpc, cluster_pb2, status_pb2, status_pb2_grpc
 from meshd.lab.lab import Lab
-from meshd.lab.layout import Node
+from meshd.lab.layout import Node, Places
 from meshd.lab.record import LabError
 
-POLL_S = 0.05
+POLL_S = 0.02
 CALL_TIMEOUT_S = 2.0
 SETTLE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a node must hold before it counts as settled."""
+    """What a node must hold before it counts as settled: remote clusters, and the addresses of all ready backends."""
 
     remote_clusters: frozenset[str]
-    backends: int
+    backends: frozenset[str]
 
 
-async def status(socket: Path, timeout_s: float = CALL_TIMEOUT_S) -> status_pb2.GetStatusResponse:
-    """What the meshd behind ``socket`` says of itself.
-
-    Raises:
-        grpc.aio.AioRpcError: nobody answers.
-    """
-    async with grpc.aio.insecure_channel(f"unix:{socket}") as channel:
-        stub = status_pb2_grpc.StatusServiceStub(channel)
-        answer: status_pb2.GetStatusResponse = await stub.GetStatus(
-            status_pb2.GetStatusRequest(), timeout=timeout_s
-        )
-        return answer
+def expected(lab: Lab, node: Node) -> Expected:
+    """What follows from the lab's record for ``node``."""
+    others = frozenset(cluster.name for cluster in lab.clusters if cluster.name != node.cluster)
+    ready = [
+        pod
+        for pod in lab.record.pods.values()
+        if pod.id in lab.record.ready and lab.serves_in(pod, node.cluster)
+    ]
+    return Expected(others, frozenset(str(address) for pod in ready for address in lab.addresses(pod)))
 
 
-def lacking(said: status_pb2.GetStatusResponse, expected: Expected) -> str:
+def lacking(
+    said: status_pb2.GetStatusResponse, backends: Sequence[backend_pb2.Backend], wanted: Expected
+) -> str:
     """What is missing until the node is settled, in words; empty: nothing."""
+    return next(_missing(said, backends, wanted), "")
+
+
+def _missing(
+    said: status_pb2.GetStatusResponse, backends: Sequence[backend_pb2.Backend], wanted: Expected
+) -> Iterator[str]:
     for source in said.sources:
         if source.state != status_pb2.SOURCE_STATE_COMPLETE:
-            return f"source {source.name} is not read completely {source.reason}".rstrip()
+            yield f"source {source.name} is not read completely {source.reason}".rstrip()
     synced = {c.name for c in said.clusters if c.state == cluster_pb2.CLUSTER_STATE_SYNCED}
-    if missing := expected.remote_clusters - synced:
-        return f"cluster {min(missing)} is not synced"
-    if said.failed_count:
-        return f"row {said.failed[0].name}: {said.failed[0].reason}"
-    if said.backends < expected.backends:
-        return f"{said.backends} of {expected.backends} backends are known"
+    for cluster in sorted(wanted.remote_clusters - synced):
+        yield f"cluster {cluster} is not synced"
+    for row in said.failed:
+        yield f"row {row.name}: {row.reason}"
+    ready = {backend.address for backend in backends if backend.ready}
+    for address in sorted(wanted.backends - ready):
+        yield f"backend {address} is not known"
+    for address in sorted(ready - wanted.backends):
+        yield f"backend {address} is still there"
     if said.pending:
-        return f"{said.pending} changes wait for the kernel"
-    return ""
+        yield f"{said.pending} changes wait for the kernel"
+
+
+async def reason(lab: Lab, node: Node) -> str:
+    """What ``node`` lacks until it is settled, in words; empty: nothing."""
+    try:
+        async with grpc.aio.insecure_channel(f"unix:{lab.places.socket(node)}") as channel:
+            backends = await _backends(channel)
+            # After the backends: what this says is pending includes all of them.
+            said = await _status(channel)
+    except grpc.aio.AioRpcError as error:
+        return f"no answer ({error.code().name})"
+    return lacking(said, backends, expected(lab, node))
+
+
+async def _status(channel: grpc.aio.Channel) -> status_pb2.GetStatusResponse:
+    stub = status_pb2_grpc.StatusServiceStub(channel)
+    answer: status_pb2.GetStatusResponse = await stub.GetStatus(
+        status_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S
+    )
+    return answer
+
+
+async def _backends(channel: grpc.aio.Channel) -> list[backend_pb2.Backend]:
+    stub = backend_pb2_grpc.BackendServiceStub(channel)
+    found: list[backend_pb2.Backend] = []
+    request = backend_pb2.ListBackendsRequest()
+    while True:
+        page: backend_pb2.ListBackendsResponse = await stub.ListBackends(request, timeout=CALL_TIMEOUT_S)
+        found += page.backends
+        if not page.next_page_token:
+            return found
+        request.page_token = page.next_page_token
+
+
+async def instance(places: Places, node: Node) -> str:
+    """Which process of the node's meshd answers: another one after every start.
+
+    Raises:
+        LabError: none does.
+    """
+    try:
+        async with grpc.aio.insecure_channel(f"unix:{places.socket(node)}") as channel:
+            return (await _status(channel)).instance
+    except grpc.aio.AioRpcError as error:
+        raise LabError(f"meshd of {node.name} does not answer: {error.code().name}") from error
 
 
 async def settled(lab: Lab, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
@@ -65,7 +117,9 @@ async def settled(lab: Lab, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
     Raises:
         LabError: a meshd ended, or a node lacks something after ``timeout_s``: which and what.
     """
-    await asyncio.gather(*(node_settled(lab, node, timeout_s) for node in lab.nodes))
+    async with asyncio.TaskGroup() as waiting:
+        for node in lab.nodes:
+            waiting.create_task(node_settled(lab, node, timeout_s))
 
 
 async def node_settled(lab: Lab, node: Node, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
@@ -82,18 +136,3 @@ async def node_settled(lab: Lab, node: Node, timeout_s: float = SETTLE_TIMEOUT_S
                 f"{started.program.name} is not settled after {timeout_s:g} s: {missing}{started.last_words()}"
             )
         await asyncio.sleep(POLL_S)
-
-
-async def reason(lab: Lab, node: Node) -> str:
-    """What ``node`` lacks until it is settled, in words; empty: nothing."""
-    try:
-        return lacking(await status(lab.places.socket(node)), expected(lab, node))
-    except grpc.aio.AioRpcError as error:
-        return f"no answer ({error.code().name})"
-
-
-def expected(lab: Lab, node: Node) -> Expected:
-    """What ``node`` must know: every other cluster, and both addresses of every pod that serves somewhere."""
-    others = frozenset(cluster.name for cluster in lab.clusters if cluster.name != node.cluster)
-    serving = [pod for pod in lab.record.pods.values() if lab.serves(pod)]
-    return Expected(others, 2 * len(serving))

@@ -46,6 +46,8 @@ class Record(msgspec.Struct, rename="camel"):
     keeper: str
     spec: LabSpec
     pods: dict[str, Pod] = {}
+    # Ids of the pods that are ready endpoints of their services.
+    ready: set[str] = set()
 
 
 def write(places: Places, record: Record) -> None:

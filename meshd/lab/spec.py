@@ -19,6 +19,7 @@ CLUSTER_NAME_MAX = 32
 # The address plan (layout.py) gives every cluster id a /16 of pods and a /20 of services.
 CLUSTER_ID_MAX = 199
 NODES_MAX = 100
+GLOBAL_ANNOTATIONS = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")
 
 
 class ClusterSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -56,6 +57,11 @@ class ServiceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     namespace: str = "default"
     clusters: tuple[str, ...] = ()
     annotations: dict[str, str] = {}
+
+    @property
+    def is_global(self) -> bool:
+        """Whether other clusters' services of the same name use its backends."""
+        return any(self.annotations.get(key, "").lower() == "true" for key in GLOBAL_ANNOTATIONS)
 
 
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

@@ -6,14 +6,18 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 from meshd.kernel import cgroup
+from meshd.kernel.pins import mount_bpffs
 from meshd.lab import agents, etcd
 from meshd.lab.lab import Lab
 from meshd.lab.readiness import settled
 from meshd.lab.record import Pod
 
 Say = Callable[[str], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 async def up(lab: Lab, say: Say) -> None:
@@ -28,18 +32,19 @@ async def up(lab: Lab, say: Say) -> None:
         for directory in (places.cluster(cluster.name) for cluster in lab.clusters):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await asyncio.to_thread(etcd.write_files, places, lab.clusters)
-        await asyncio.to_thread(lab.make_network)
+        await on_thread(etcd.write_files, places, lab.clusters)
+        await on_thread(lab.make_network)
     etcds = [lab.start_etcd(cluster) for cluster in lab.clusters]
     with timed(say, f"{sum(pod.count for c in lab.clusters for pod in lab.spec.pods_of(c.name))} pods"):
         lab.write_objects()
-        servers, clients = await asyncio.to_thread(_make_pods, lab)
+        servers, clients = await on_thread(_make_pods, lab)
     with timed(say, f"etcd of {len(etcds)} clusters"):
         serving = asyncio.create_task(lab.run_pods(servers))
         await asyncio.gather(*(started.ready() for started in etcds))
     with timed(say, f"meshd on {len(lab.nodes)} nodes settled"):
         for node in lab.nodes:
-            agents.mount_bpffs(places, node)
+            # A BPF file system of the node's own: its pins go when it is unmounted.
+            mount_bpffs(places.bpffs(node))
             agents.write_config(places, lab.cluster(node.cluster), node)
             lab.start_agent(node)
         await serving
@@ -56,6 +61,16 @@ def _make_pods(lab: Lab) -> tuple[list[Pod], list[Pod]]:
             kind = servers if lab.spec.is_server(pod) else clients
             kind += lab.add_pods(cluster, pod.name, pod.count)
     return servers, clients
+
+
+async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """What ``function`` returns, called on a thread; cancelled, it still runs to its end before anything is taken down."""
+    task = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 @contextmanager

@@ -1,0 +1,213 @@
+"""The six phases of the demo: what is done to the lab in each, in order, and when each thing happened.
+
+Doing only: whether it showed what it must is decided afterwards, from the clients' requests (``checks.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from meshd.lab.demo import checks
+from meshd.lab.demo.checks import Check, Switch
+from meshd.lab.lab import Lab
+from meshd.lab.objects import Condition
+from meshd.lab.processes import gone, tell
+from meshd.lab.readiness import instance, node_settled, settled
+from meshd.lab.record import Pod
+from meshd.lab.up import on_thread
+
+SERVICE = "rebel-base"
+# How long each state is watched, so that every client asks each of 4 backends often enough to be believed.
+WATCH_S = 4.0
+# Without etcd, without meshd: long enough to be seen in the picture.
+OUTAGE_S = 3.0
+# How late a kubelet notices that a container died: it lists them once a second.
+KUBELET_NOTICES_S = 0.5
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a phase acts on, and where it writes down what it did. ``tell`` shows a line to whoever watches."""
+
+    lab: Lab
+    show: Callable[[str], None]
+    moments: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def now(self, moment: str, line: str, at_ns: int | None = None) -> None:
+        """``moment`` was now, or ``at_ns`` (monotonic)."""
+        self.moments[moment] = time.monotonic_ns() if at_ns is None else at_ns
+        self.show(line)
+
+
+Act = Callable[[Stage], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    name: str
+    act: Act
+    check: Check
+    switch: Switch
+    may_lose: bool = False
+
+
+async def serve(stage: Stage) -> None:
+    """Clients of both clusters call; nothing else happens."""
+    await asyncio.sleep(WATCH_S)
+
+
+def delete_backends_of(cluster: str) -> Act:
+    """Deletes all backends of ``cluster`` as Kubernetes deletes pods (KEP-1672).
+
+    Their endpoints become terminating (not ready, still serving), then SIGTERM; they finish and go on accepting for a while;
+    when they have exited they leave the EndpointSlices.
+    """
+
+    async def act(stage: Stage) -> None:
+        lab = stage.lab
+        pods = lab.pods_of(cluster, SERVICE)
+        stage.now(
+            "change",
+            f"{len(pods)} backends of {cluster} are terminating",
+            lab.set_condition(pods, Condition.TERMINATING),
+        )
+        await asyncio.gather(*(_terminate(stage, pod) for pod in pods))
+        stage.now("gone", f"the backends of {cluster} have exited")
+        lab.remove_from_services(pods)
+        for pod in pods:
+            lab.remove_pod(pod)
+        await settled(lab)
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+async def _terminate(stage: Stage, pod: Pod) -> None:
+    started = stage.lab.running[f"pod/{pod.id}"]
+    cgroup = stage.lab.pod_cgroup(pod)
+    tell(cgroup, signal.SIGTERM)
+    await gone(cgroup)
+    code = await asyncio.to_thread(started.process.wait)
+    if code != 0:
+        stage.remarks.append(f"{pod.id} exited with {code}, not 0{started.last_words()}")
+
+
+def restore_backends_of(cluster: str) -> Act:
+    """New pods take the place of the deleted ones, as a Deployment makes them: other names, other addresses."""
+
+    async def act(stage: Stage) -> None:
+        lab = stage.lab
+        count = next(pod.count for pod in lab.spec.pods if pod.name == SERVICE)
+        pods = await on_thread(lab.add_pods, lab.cluster(cluster), SERVICE, count)
+        await lab.start_servers(pods)
+        stage.now(
+            "change", f"{count} new backends of {cluster} are ready", lab.set_condition(pods, Condition.READY)
+        )
+        await settled(lab)
+        stage.now("settled", "every node knows them")
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+def restart_etcd_of(cluster: str) -> Act:
+    """Stops the etcd of ``cluster`` and starts it again on the same data."""
+
+    async def act(stage: Stage) -> None:
+        lab = stage.lab
+        place = lab.places.etcd_cgroup(cluster)
+        tell(place, signal.SIGTERM)
+        await gone(place)
+        stage.now("down", f"etcd of {cluster} has stopped")
+        await asyncio.sleep(OUTAGE_S)
+        stage.now("started", f"etcd of {cluster} is started")
+        await lab.start_etcd(lab.cluster(cluster)).ready()
+        await settled(lab)
+        stage.now("settled", f"every node has read {cluster} again")
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+def kill_meshd_of(cluster: str, number: int) -> Act:
+    """Kills the meshd of a node without warning, and starts it again."""
+
+    async def act(stage: Stage) -> None:
+        lab = stage.lab
+        node = lab.cluster(cluster).nodes[number - 1]
+        before = await instance(lab.places, node)
+        place = lab.places.agent_cgroup(node)
+        tell(place, signal.SIGKILL)
+        await gone(place)
+        stage.now("down", f"meshd of {node.name} is killed")
+        await asyncio.sleep(OUTAGE_S)
+        stage.now("started", f"meshd of {node.name} is started")
+        lab.start_agent(node)
+        await node_settled(lab, node)
+        stage.now("settled", f"meshd of {node.name} is settled")
+        if await instance(lab.places, node) == before:
+            stage.remarks.append(f"meshd of {node.name} is the process it was: it was not killed")
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+def kill_backend_of(cluster: str) -> Act:
+    """Kills one backend without warning; its node's kubelet notices after a while and takes it out of its services."""
+
+    async def act(stage: Stage) -> None:
+        lab = stage.lab
+        pod = lab.pods_of(cluster, SERVICE)[0]
+        place = lab.pod_cgroup(pod)
+        tell(place, signal.SIGKILL)
+        stage.now("change", f"backend {pod.id} is killed without warning")
+        await gone(place)
+        await asyncio.sleep(KUBELET_NOTICES_S)
+        lab.remove_from_services([pod])
+        await settled(lab)
+        stage.now("settled", f"every node knows that {pod.id} is gone")
+        lab.remove_pod(pod)
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+PHASES = (
+    Phase("both clusters serve", serve, checks.both_serve, checks.no_switch),
+    Phase(
+        "backends of cm-2 are deleted",
+        delete_backends_of("cm-2"),
+        checks.left_answers_nothing("cm-2"),
+        checks.until_last_answer_of("cm-2"),
+    ),
+    Phase(
+        "backends of cm-2 are back",
+        restore_backends_of("cm-2"),
+        checks.both_again,
+        checks.until_first_answer_of("cm-2"),
+    ),
+    Phase(
+        "etcd of cm-1 is restarted",
+        restart_etcd_of("cm-1"),
+        checks.nothing_changes("down", "etcd of cm-1"),
+        checks.no_switch,
+    ),
+    Phase(
+        "meshd of cm-1-n1 is killed and started",
+        kill_meshd_of("cm-1", 1),
+        checks.nothing_changes("down", "meshd of cm-1-n1"),
+        checks.no_switch,
+    ),
+    Phase(
+        "one backend is killed without warning",
+        kill_backend_of("cm-1"),
+        checks.failures_end,
+        checks.until_last_loss,
+        may_lose=True,
+    ),
+)

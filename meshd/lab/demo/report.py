@@ -1,0 +1,130 @@
+"""The report of a demo: from phases and requests to report.json and the closing table. Pure, but for writing the file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from meshd.lab.demo.checks import PodCounts, Seen, counts_agree
+from meshd.lab.demo.phases import Phase
+from meshd.lab.demo.requests import Request, answers, between, losses
+from meshd.lab.status import table
+
+
+class PhaseReport(msgspec.Struct, frozen=True):
+    """One phase. ``switch_ms``: p99 over all callers from the change to the last answer of the old kind; null: no switch."""
+
+    name: str
+    seconds: float
+    requests: int
+    lost: int
+    answers: dict[str, int]
+    switch_ms: float | None
+    problems: list[str]
+
+
+class Report(msgspec.Struct, frozen=True):
+    """``lost`` leaves out the phase in which requests may be lost; ``problems`` is what was wrong besides the phases'."""
+
+    ok: bool
+    requests: int
+    lost: int
+    phases: list[PhaseReport]
+    kernel: str
+    commit: str
+    problems: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Happened:
+    """A phase that was gone through, and when (monotonic nanoseconds)."""
+
+    phase: Phase
+    begun_ns: int
+    ended_ns: int
+    moments: Mapping[str, int]
+    remarks: tuple[str, ...] = ()
+
+
+def make(
+    happened: Sequence[Happened],
+    requests: Sequence[Request],
+    clients: Sequence[str],
+    clusters: Sequence[str],
+    counted: Mapping[str, PodCounts],
+) -> Report:
+    """The report on ``requests`` (all of them), what the backends ``counted`` (by CLUSTER/POD) and what was done."""
+    phases = [_phase(each, requests, clients, clusters) for each in happened]
+    problems = counts_agree(requests, counted)
+    lost = sum(p.lost for p, each in zip(phases, happened, strict=True) if not each.phase.may_lose)
+    ok = not (lost or problems or any(phase.problems for phase in phases))
+    return Report(ok, len(requests), lost, phases, os.uname().release, commit(), problems)
+
+
+def _phase(
+    each: Happened, requests: Sequence[Request], clients: Sequence[str], clusters: Sequence[str]
+) -> PhaseReport:
+    own = between(requests, each.begun_ns, each.ended_ns)
+    seen = Seen(each.begun_ns, each.ended_ns, each.moments, own, clients, clusters)
+    lost = losses(own)
+    problems = [*each.remarks, *each.phase.check(seen)]
+    if lost and not each.phase.may_lose:
+        first = lost[0]
+        problems.append(
+            f"{len(lost)} requests were lost, first one of {first.client} over IPv{first.family}: {first.lost}"
+        )
+    got = answers(own)
+    return PhaseReport(
+        each.phase.name,
+        round((each.ended_ns - each.begun_ns) / 1e9, 2),
+        len(own),
+        len(lost),
+        {cluster: got[cluster] for cluster in clusters},
+        each.phase.switch(seen),
+        problems,
+    )
+
+
+def write(report: Report, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+
+
+def lines(report: Report, clusters: Sequence[str]) -> list[str]:
+    """The closing table, and below it what was wrong."""
+    heading = ["PHASE", "SECONDS", "REQUESTS", *(c.upper() for c in clusters), "LOST", "SWITCH p99", "SHOWN"]
+    rows = [heading]
+    for number, phase in enumerate(report.phases, 1):
+        switch = "-" if phase.switch_ms is None else f"{phase.switch_ms:g} ms"
+        got = [str(phase.answers[cluster]) for cluster in clusters]
+        shown = "no" if phase.problems else "yes"
+        rows.append(
+            [
+                f"{number} {phase.name}",
+                f"{phase.seconds:.1f}",
+                str(phase.requests),
+                *got,
+                str(phase.lost),
+                switch,
+                shown,
+            ]
+        )
+    verdict = f"{report.requests} requests, {report.lost} lost" + ("" if report.ok else ": not as it must be")
+    problems = [f"  phase {n}: {text}" for n, phase in enumerate(report.phases, 1) for text in phase.problems]
+    return [*table(rows), "", verdict, *problems, *(f"  {text}" for text in report.problems)]
+
+
+def commit() -> str:
+    """The commit of the sources this runs from; empty where they are no git repository."""
+    done = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip()

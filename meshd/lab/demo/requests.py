@@ -1,0 +1,88 @@
+"""What the clients wrote down: one request per line, read while they write (format: ``workloads/x_wing.py``)."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Request(NamedTuple):
+    """One request of one client. ``cluster`` and ``pod`` answered it; ``lost`` says why nobody did (empty: answered)."""
+
+    client: str
+    begun_ns: int
+    latency_us: int
+    family: int
+    cluster: str = ""
+    pod: str = ""
+    lost: str = ""
+
+    @property
+    def ended_ns(self) -> int:
+        return self.begun_ns + self.latency_us * 1000
+
+    @property
+    def stream(self) -> tuple[str, int]:
+        """The client and address family: what one caller of one address sees."""
+        return self.client, self.family
+
+
+def parse(client: str, line: str) -> Request:
+    """The request that ``client`` wrote as ``line``.
+
+    Raises:
+        ValueError: it is no such line.
+    """
+    begun, latency, family, outcome, *rest = line.split()
+    numbers = int(begun), int(latency), int(family)
+    if outcome == "ok":
+        cluster, pod = rest
+        return Request(client, *numbers, cluster=cluster, pod=pod)
+    (reason,) = rest
+    return Request(client, *numbers, lost=reason)
+
+
+class Log:
+    """The growing log of one client."""
+
+    def __init__(self, client: str, path: Path) -> None:
+        self.client = client
+        self._path = path
+        self._offset = 0
+
+    def new(self) -> list[Request]:
+        """The requests that were completely written since the last call; none while the file is not there."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                content = file.read()
+        except FileNotFoundError:
+            return []
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [parse(self.client, line) for line in whole.decode().splitlines()]
+
+
+def between(requests: Iterable[Request], first_ns: int, end_ns: int) -> list[Request]:
+    """Those begun at or after ``first_ns`` and before ``end_ns``."""
+    return [request for request in requests if first_ns <= request.begun_ns < end_ns]
+
+
+def answers(requests: Iterable[Request]) -> Counter[str]:
+    """Complete answers by the cluster that gave them."""
+    return Counter(request.cluster for request in requests if not request.lost)
+
+
+def losses(requests: Iterable[Request]) -> list[Request]:
+    return [request for request in requests if request.lost]
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that ``share`` (0..1) of ``values`` do not exceed (nearest rank); None of none."""
+    if not values:
+        return None
+    rank = max(1, math.ceil(share * len(values)))
+    return sorted(values)[rank - 1]
