@@ -43,7 +43,7 @@ def checks() -> list[Check]:
     mend = "make lint-fix"
     return [
         Check("ruff lint", (str(BIN / "ruff"), "check", "--quiet", "--output-format=concise", "."), mend),
-        Check("ruff format", (str(BIN / "ruff"), "format", "--check", "."), mend),
+        Check("ruff format", (str(BIN / "ruff"), "format", "--check", "--output-format=concise", "."), mend),
         Check("clang-format", (str(BIN / "clang-format"), "--dry-run", "--Werror", *c_sources), mend),
         Check("buf lint", (str(BIN / "buf"), "lint")),
         Check("generated files", (python, "proto/generate.py", "--check"), "python proto/generate.py"),
