@@ -44,8 +44,8 @@ async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int) -> Office | str
 
 async def vacancy(kv: Kv, key: str) -> None:
     """Return when ``key`` is gone or was never there. KvError when the watch cannot say."""
-    listing = await kv.list(key)
-    if all(item.key != key for item in listing.items):
+    listing = await kv.find(key)
+    if not listing.items:
         return
     async with aclosing(kv.watch(key, after=listing.revision, prefix=False)) as watch:
         async for step in watch:

@@ -143,6 +143,11 @@ class Kv:
         answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
         return _key_value(answer.kvs[0]) if answer.kvs else None
 
+    async def find(self, key: str) -> Listing:
+        """``key`` alone as a listing (no or one item), so that a watch can begin right behind it."""
+        answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
+        return Listing(answer.header.revision, tuple(map(_key_value, answer.kvs)))
+
     async def list(self, prefix: str) -> Listing:
         """Everything under ``prefix`` at one revision, read in pages.
 

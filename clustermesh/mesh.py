@@ -1,0 +1,156 @@
+"""All peers of a cluster: one Remote per file of the configuration directory.
+
+For as long as the file is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from clustermesh.errors import DirectoryUnreadable, OptionsError
+from clustermesh.keys import cluster_name_problem
+from clustermesh.peers import Peer, Scan, read_directory
+from clustermesh.remote import Remote, RemoteOptions, RemoteStatus, Sink
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class MeshOptions:
+    """``scan_s``: how often the directory is read, in seconds."""
+
+    scan_s: float = 1.0
+    remote: RemoteOptions = field(default_factory=RemoteOptions)
+
+
+@dataclass(frozen=True, slots=True)
+class MeshStatus:
+    """Peers by name order; ``directory_error`` "" while the directory can be read; refused files by name."""
+
+    peers: tuple[RemoteStatus, ...]
+    directory_error: str
+    refused_files: Mapping[str, str]
+
+
+class ClusterMesh:
+    """Connects cluster ``own_name`` to every peer that ``directory`` names.
+
+    And tells ``sink`` what they share.
+    """
+
+    def __init__(
+        self, directory: Path, own_name: str, own_id: int, sink: Sink, *, options: MeshOptions | None = None
+    ) -> None:
+        if (problem := cluster_name_problem(own_name)) is not None:
+            raise OptionsError(f"cluster name {own_name!r} {problem}")
+        self._directory = directory
+        self._own_name = own_name
+        self._own_id = own_id
+        self._sink = sink
+        self._options = options or MeshOptions()
+        self._remotes: dict[str, Remote] = {}
+        self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
+        self._ids: dict[int, str] = {}
+        self._scan = Scan()
+        self._missing: set[str] = set()
+        self._told: frozenset[str] | None = None
+        self._directory_error = "not read yet"
+
+    @property
+    def status(self) -> MeshStatus:
+        """All peers as they are now."""
+        return MeshStatus(
+            tuple(remote.status for _, remote in sorted(self._remotes.items())),
+            self._directory_error,
+            {name: error.reason for name, error in self._scan.refused.items()},
+        )
+
+    async def run(self) -> NoReturn:
+        """Follow the directory and all its peers until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                await self._refresh(group)
+                await asyncio.sleep(self._options.scan_s)
+
+    async def _refresh(self, group: asyncio.TaskGroup) -> None:
+        known = {name: remote.peer for name, remote in self._remotes.items()}
+        try:
+            scan = read_directory(self._directory, self._own_name, known)
+        except DirectoryUnreadable as error:
+            if self._directory_error != error.reason:
+                log.warning("peer directory unreadable", directory=str(self._directory), reason=error.reason)
+            self._directory_error = error.reason
+            return
+        self._directory_error = ""
+        self._tell_refused(scan)
+        self._scan = scan
+        await self._apply(group, self._confirmed(scan.peers, known))
+
+    def _confirmed(self, found: Mapping[str, Peer], known: Mapping[str, Peer]) -> dict[str, Peer]:
+        """``found``, plus known peers that are missing for the first time.
+
+        A file that is just being rewritten looks removed for a moment; only a second look makes it so.
+        """
+        missing = known.keys() - found.keys()
+        kept = {name: known[name] for name in missing - self._missing}
+        self._missing = set(missing)
+        return {**found, **kept}
+
+    async def _apply(self, group: asyncio.TaskGroup, peers: Mapping[str, Peer]) -> None:
+        for name in self._remotes.keys() - peers.keys():
+            await self._stop(name)
+            del self._remotes[name]
+            self._ids = {id_: holder for id_, holder in self._ids.items() if holder != name}
+            log.info("peer removed", cluster=name)
+            self._sink.gone(name)
+        if self._told != frozenset(peers):
+            self._told = frozenset(peers)
+            self._sink.peers(self._told)
+        for name, peer in peers.items():
+            known = self._remotes.get(name)
+            if known is None or known.peer != peer:
+                await self._start(group, peer, known)
+
+    async def _start(self, group: asyncio.TaskGroup, peer: Peer, known: Remote | None) -> None:
+        """Follow ``peer``; what ``known``, its former configuration, had read stays until it has listed."""
+        if known is not None:
+            await self._stop(peer.name)
+            known.trouble("session", "its configuration changed; connecting anew")
+        log.info("peer configured", cluster=peer.name, endpoints=[end.target for end in peer.endpoints])
+        remote = Remote(
+            peer,
+            self._own_id,
+            self._sink,
+            lambda cluster_id: self._claim(peer.name, cluster_id),
+            options=self._options.remote,
+            copy=known.copy if known is not None else None,
+        )
+        self._remotes[peer.name] = remote
+        self._tasks[peer.name] = group.create_task(remote.run())
+
+    async def _stop(self, name: str) -> None:
+        task = self._tasks.pop(name)
+        task.cancel()
+        await asyncio.wait([task])
+
+    def _claim(self, name: str, cluster_id: int) -> str | None:
+        """Reserve ``cluster_id`` for ``name``; who has it if somebody else does."""
+        holder = self._ids.get(cluster_id, name)
+        if holder != name:
+            return holder
+        self._ids = {id_: other for id_, other in self._ids.items() if other != name}
+        self._ids[cluster_id] = name
+        return None
+
+    def _tell_refused(self, scan: Scan) -> None:
+        for name, error in scan.refused.items():
+            if name not in self._scan.refused or self._scan.refused[name].reason != error.reason:
+                log.error(
+                    "peer file refused, its last good version stays", path=error.path, reason=error.reason
+                )

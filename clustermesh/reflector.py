@@ -1,0 +1,190 @@
+"""A copy of the records under one prefix: list, then watch, list again when the watch cannot go on.
+
+A list counts as complete only if the exporter's canary stands at the same revision: an etcd that came back
+empty has no canary, so its emptiness is never taken for deletions. A record that cannot be used leaves its
+last good version in force.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+import structlog
+
+from clustermesh.errors import Compacted, InvalidRecord
+from clustermesh.kv import Kv, Listing
+from clustermesh.watch import Batch, Change
+
+log = structlog.get_logger()
+
+MAX_NAMED = 100
+"""So many refused records are kept by name; more are only counted."""
+
+RecordT = TypeVar("RecordT")
+RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
+
+
+class Outlet(Protocol[RecordT_contra]):
+    """Where a reflector tells what it sees. Names are keys without the prefix."""
+
+    def replace(self, records: Sequence[RecordT_contra]) -> None:
+        """This is all there is."""
+
+    def put(self, record: RecordT_contra) -> None:
+        """This record is new or changed."""
+
+    def delete(self, name: str) -> None:
+        """This record is gone."""
+
+    def fresh(self) -> None:
+        """What was told is all there is, and changes arrive."""
+
+    def stale(self, reason: str) -> None:
+        """Changes may be missing from now on."""
+
+
+@dataclass(slots=True)
+class Copy(Generic[RecordT]):
+    """What is known of the records, kept across connections.
+
+    ``refused``: name -> why, for records that cannot be used now; ``refusals``: field at fault -> how
+    often, ever.
+    """
+
+    records: dict[str, RecordT] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    refusals: Counter[str] = field(default_factory=Counter)
+
+
+Decode = Callable[[str, str, bytes], RecordT]
+"""(key, name, value) -> record, or InvalidRecord."""
+
+
+class Reflector(Generic[RecordT]):
+    """Keeps ``copy`` equal to what ``kv`` holds under ``prefix``.
+
+    ``canary`` None: the exporter writes none.
+    """
+
+    def __init__(
+        self,
+        kv: Kv,
+        prefix: str,
+        canary: str | None,
+        *,
+        decode: Decode[RecordT],
+        copy: Copy[RecordT],
+        outlet: Outlet[RecordT],
+    ) -> None:
+        self._kv = kv
+        self._prefix = prefix
+        self._canary = canary
+        self._decode = decode
+        self._copy = copy
+        self._outlet = outlet
+
+    async def run(self) -> NoReturn:
+        """List and watch until cancelled.
+
+        KvError when the connection or the store cannot be relied on any more.
+        """
+        while True:
+            listing = await self._complete_list()
+            self._replace(listing)
+            try:
+                await self._follow(listing.revision)
+            except Compacted as error:
+                self._outlet.stale(str(error))
+
+    async def _complete_list(self) -> Listing:
+        while True:
+            if self._canary is not None:
+                await self._await_canary(self._canary)
+            listing = await self._kv.list(self._prefix)
+            try:
+                if self._canary is None or await self._kv.get_at(self._canary, listing.revision) is not None:
+                    return listing
+            except Compacted:
+                continue
+
+    async def _await_canary(self, canary: str) -> None:
+        found = await self._kv.find(canary)
+        if found.items:
+            return
+        self._outlet.stale(f"waiting for {canary}")
+        async with aclosing(self._kv.watch(canary, after=found.revision, prefix=False)) as watch:
+            async for step in watch:
+                if isinstance(step, Batch) and any(change.value is not None for change in step.changes):
+                    return
+
+    async def _follow(self, revision: int) -> None:
+        interrupted = False
+        async with aclosing(self._kv.watch(self._prefix, after=revision)) as watch:
+            async for step in watch:
+                if not isinstance(step, Batch):
+                    interrupted = True
+                    self._outlet.stale(step.reason)
+                    continue
+                for change in step.changes:
+                    self._apply(change)
+                if interrupted:
+                    interrupted = False
+                    self._outlet.fresh()
+
+    def _replace(self, listing: Listing) -> None:
+        before, self._copy.refused = self._copy.records, {}
+        records: dict[str, RecordT] = {}
+        for item in listing.items:
+            name = item.key.removeprefix(self._prefix)
+            record = self._decoded(item.key, name, item.value)
+            if record is None:
+                record = before.get(name)
+            if record is not None:
+                records[name] = record
+        self._copy.records = records
+        self._outlet.replace(tuple(records.values()))
+        self._outlet.fresh()
+
+    def _apply(self, change: Change) -> None:
+        name = change.key.removeprefix(self._prefix)
+        if change.value is None:
+            self._copy.refused.pop(name, None)
+            if self._copy.records.pop(name, None) is not None:
+                self._outlet.delete(name)
+            return
+        record = self._decoded(change.key, name, change.value)
+        # A successor of the publisher writes everything again; only real changes go on.
+        if record is not None and self._copy.records.get(name) != record:
+            self._copy.records[name] = record
+            self._outlet.put(record)
+
+    def _decoded(self, key: str, name: str, value: bytes | None) -> RecordT | None:
+        """The record, None (counted and named) if it cannot be used."""
+        try:
+            record = self._decode(key, name, _received(key, value))
+        except InvalidRecord as error:
+            self._copy.refusals[error.field] += 1
+            if len(self._copy.refused) < MAX_NAMED or name in self._copy.refused:
+                self._copy.refused[name] = f"{error.field}: {error.reason}"
+            log.warning("record refused", key=key[:300], field=error.field, reason=error.reason)
+            return None
+        self._copy.refused.pop(name, None)
+        return record
+
+
+def _received(key: str, value: bytes | None) -> bytes:
+    if value is None:
+        raise InvalidRecord(key, "value", "is larger than can be received")
+    return value
+
+
+def counts(refusals: Mapping[str, int]) -> dict[str, int]:
+    """Refusals by field with the addresses taken out, so that the number of kinds stays small."""
+    kinds: Counter[str] = Counter()
+    for where, count in refusals.items():
+        kinds[where.partition(".")[0].partition("[")[0]] += count
+    return dict(kinds)
