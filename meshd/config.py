@@ -115,7 +115,7 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from error
     try:
-        config = msgspec.convert(yaml.safe_load(text) or {}, Config, strict=False)
+        config = msgspec.convert(yaml.safe_load(text) or {}, Config, strict=False, dec_hook=_path)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"configuration {path}: {error}") from error
     return checked(config)
@@ -138,3 +138,9 @@ def checked(config: Config) -> Config:
     if (mesh.etcd or mesh.peers) and not 1 <= config.cluster_id <= 511:
         raise ConfigError("clusterId must be 1..511 where clustermesh is used")
     return config
+
+
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(kind)  # msgspec's word for: not a type of ours

@@ -22,9 +22,11 @@ def alias_slots(weights: Sequence[int]) -> list[AliasSlot]:
     >>> alias_slots([1, 1])
     [AliasSlot(threshold=4294967295, alias=0), AliasSlot(threshold=4294967295, alias=1)]
     """
+    slots = [AliasSlot(ALWAYS, index) for index in range(len(weights))]
+    if min(weights) == max(weights):
+        return slots
     count, total = len(weights), sum(weights)
     shares = [weight * count for weight in weights]
-    slots = [AliasSlot(ALWAYS, index) for index in range(count)]
     small = [index for index, share in enumerate(shares) if share < total]
     large = [index for index, share in enumerate(shares) if share > total]
     while small and large:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from meshd.kernel.btf import Btf
@@ -102,6 +103,7 @@ def layouts(btf: Btf) -> Layouts:
     )
 
 
+@lru_cache(maxsize=4096)
 def source_number(source: str) -> int:
     """The number that stands for ``source`` in rows: the same in every process, so nobody has to remember it."""
     return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest(), "little") or 1
