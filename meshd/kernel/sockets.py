@@ -56,7 +56,7 @@ class Socket:
 
 
 class SocketDiag:
-    """A netlink socket of one namespace. It may be used from any thread, by one at a time."""
+    """A netlink socket of one namespace, which it keeps alive until `close`. Any thread may use it, one at a time."""
 
     def __init__(self, netns: Netns | None = None) -> None:
         """Opens in ``netns``, by default in the namespace of the calling thread."""
