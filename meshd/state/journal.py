@@ -112,7 +112,10 @@ class Journal:
         Raises:
             JournalError: it is not there (disk full, device gone); what was there before is.
         """
-        lines = lines_of(puts, deletes)
+        await self.append(lines_of(puts, deletes), durable=durable)
+
+    async def append(self, lines: bytes, *, durable: bool) -> None:
+        """:meth:`write` for several changes at once, as :func:`lines_of` writes each."""
         if not lines:
             return
         if self._broken or self._size > max(GROWTH * self._size_when_compacted, WORTH_BYTES):

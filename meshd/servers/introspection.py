@@ -1,0 +1,130 @@
+"""What servers show of the parts they may not import: values of our own, and the calls that give them.
+
+The agent, which knows every part, makes one :class:`Introspection` from them. All calls are made on the event loop and
+return at once; what is large is an iterator that is read in slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from meshd.model import ServiceName
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """What runs here. ``commit`` empty: not known. ``started_s`` is Unix time."""
+
+    version: str
+    commit: str
+    kernel: str
+    python: str
+    started_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """Something the kernel has or has not, and what its absence costs."""
+
+    name: str
+    present: bool
+    needed_by: str
+    reason: str = ""
+    cost: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A BPF program of ours. ``left_out`` says why it is not loaded, ``attached_to`` where it acts."""
+
+    name: str
+    id: int = 0
+    attached_to: str = ""
+    left_out: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelMap:
+    """A map as the kernel holds it. ``entries`` None: not countable (per-CPU counters, ring buffers)."""
+
+    name: str
+    kind: str
+    key_bytes: int
+    value_bytes: int
+    capacity: int
+    entries: int | None
+    memory_bytes: int
+    pin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MapRow:
+    """One entry of a map, by the field names of its C structs; values are int, str, bytes, bool, or nestings of them."""
+
+    key: Mapping[str, object]
+    value: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One value of a figure."""
+
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Something the dataplane counts (``counter``: since the map was made; else ``gauge``).
+
+    ``name`` without ``meshd_``, with the unit at its end where it has one, without ``_total``: ``sockets_destroyed``.
+    """
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge"]
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The connection to a remote cluster. None: not known (yet)."""
+
+    cluster: str
+    endpoints: tuple[str, ...] = ()
+    services: int = 0
+    lag_s: float | None = None
+    heartbeat_age_s: float | None = None
+    refused: Mapping[str, int] = field(default_factory=dict)
+    reconnects: int = 0
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile:
+    """``lag_s``: for how long the oldest change has been waiting for the kernel; 0: none waits. The rest since the start."""
+
+    lag_s: float = 0.0
+    failures: int = 0
+    rows_repaired: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Introspection:
+    """Calls that servers may make.
+
+    ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
+    connection to the service could be given now.
+    """
+
+    build: Build
+    features: Callable[[], Sequence[Feature]]
+    programs: Callable[[], Sequence[Program]]
+    maps: Callable[[], Sequence[KernelMap]]
+    dump: Callable[[str], Iterator[MapRow]]
+    figures: Callable[[], Sequence[Figure]]
+    peers: Callable[[], Sequence[Peer]]
+    reconcile: Callable[[], Reconcile]
+    backends_in_use: Callable[[ServiceName], int]

@@ -1,0 +1,86 @@
+"""A dataplane without a kernel: takes changed keys from a mesh and reports an outcome for each, as the reconciler does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from meshd.errors import UnknownObject
+from meshd.model import ServiceName
+from meshd.servers.introspection import (
+    Build,
+    Feature,
+    Figure,
+    Introspection,
+    KernelMap,
+    MapRow,
+    Peer,
+    Program,
+    Reconcile,
+    Sample,
+)
+from meshd.state import Mesh, PlanKey
+
+
+class FakeDataplane:
+    """``refused``: keys whose rows fail, with why. While ``held`` nothing is reported: the kernel is slow."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh
+        self.refused: dict[PlanKey, Exception] = {}
+        self.open = asyncio.Event()
+        self.open.set()
+        self.seen: list[PlanKey] = []
+        self.rows = [
+            MapRow({"number": number, "address": b"\x0a\x60\0\x01"}, {"weight": 2**63 + number})
+            for number in range(1200)
+        ]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self.open.wait()
+            for key in self.mesh.take_changes():
+                self.seen.append(key)
+                self.mesh.report(key, self.refused.get(key))
+            await self.mesh.moved()
+
+    def introspection(self) -> Introspection:
+        """What an agent with this dataplane shows."""
+        return Introspection(
+            build=Build("0.1.0", "abc123", "6.18.5", "3.11.2", time.time()),
+            features=lambda: [
+                Feature("cgroup_sock_addr", True, "socket_lb"),
+                Feature("fentry", False, "telemetry", "not in this kernel", "no drop reasons"),
+            ],
+            programs=lambda: [Program("connect4", 7, "cgroup /"), Program("trace", left_out="needs fentry")],
+            maps=lambda: [
+                KernelMap("slots", "hash", 16, 40, 1000, 950, 65536, "/sys/fs/bpf/slots"),
+                KernelMap("counters", "percpu_array", 4, 8, 16, None, 4096),
+            ],
+            dump=self.dump,
+            figures=lambda: [
+                Figure(
+                    "sockets_destroyed",
+                    "Sockets closed because their backend went.",
+                    "counter",
+                    (Sample(3, {"service": "default/web"}),),
+                )
+            ],
+            peers=lambda: [
+                Peer("cm-2", ("https://10.0.0.2:2379",), 5, 0.02, 1.5, {"wrong cluster": 2}, 1, "refused")
+            ],
+            reconcile=lambda: Reconcile(0.0, 4, 2),
+            backends_in_use=self.backends_in_use,
+        )
+
+    def dump(self, name: str) -> Iterator[MapRow]:
+        """The rows of map "slots"."""
+        if name != "slots":
+            raise UnknownObject(f"map {name}")
+        return iter(self.rows)
+
+    def backends_in_use(self, name: ServiceName) -> int:
+        """Ready ones, whatever the source: choosing is the real dataplane's."""
+        return sum(backend.ready for part in self.mesh.slices_of(name) for backend in part.backends)
