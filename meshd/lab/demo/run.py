@@ -106,7 +106,7 @@ class Watched:
 
     async def _first_request_ns(self) -> int:
         async with asyncio.timeout(FIRST_REQUEST_S):
-            while not (first := self._read()):
+            while not (first := self._read()):  # noqa: ASYNC110 - the clients are other processes
                 await asyncio.sleep(READ_S)
         return min(request.begun_ns for request in first)
 
