@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import fcntl
 import hashlib
 import json
 import os
@@ -49,9 +50,15 @@ def build(root: Path = ROOT, target: Path | None = None) -> bool:
 def link_programs(sources: list[Path], target: Path, work: Path, root: Path = ROOT) -> bool:
     """Compiles ``sources`` (in parallel) and links them into ``target``; True where anything was stale.
 
-    ``work`` keeps the single objects and the stamps that tell what is fresh.
+    ``work`` keeps the single objects and the stamps that tell what is fresh; a second build of it waits for the first.
     """
     work.mkdir(parents=True, exist_ok=True)
+    with (work / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return _link_if_stale(sources, target, work, root)
+
+
+def _link_if_stale(sources: list[Path], target: Path, work: Path, root: Path) -> bool:
     command = _compile_command(root)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         stamps = list(pool.map(lambda source: _compile(source, work, command, root), sources))

@@ -82,6 +82,15 @@ def test_whatever_changes_the_object_builds_it_again(tree: Path, change: Callabl
     assert (rebuilt == before) == (change in (remove_object, damage_object))
 
 
+def test_builds_at_the_same_time_link_once(tree: Path) -> None:
+    script = "import sys, pathlib; from build_backend import bpf; t = pathlib.Path(sys.argv[1]); "
+    script += "print(bpf.build(t, t / 'out.bpf.o'))"
+    command = [sys.executable, "-c", script, str(tree)]
+    running = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = sorted(process.communicate()[0].strip() for process in running)
+    assert said == ["False", "False", "True"]
+
+
 def test_a_touched_file_with_the_same_content_is_not_compiled_again(tree: Path) -> None:
     build(tree)
     os.utime(tree / "bpf" / "maps" / "shared.h", (1, 1))
