@@ -35,14 +35,14 @@ from meshd.sources.kubernetes_types import (
 
 Value = Service | BackendSlice | Namespace | Node | Workload
 
-# (apiVersion, kind): several groups have a kind Service.
-KINDS = (
-    ("v1", "Service"),
-    ("discovery.k8s.io/v1", "EndpointSlice"),
-    ("v1", "Namespace"),
-    ("v1", "Node"),
-    ("v1", "Pod"),
-)
+# Kind -> apiVersion. Several groups have a kind Service.
+KINDS = {
+    "Service": "v1",
+    "EndpointSlice": "discovery.k8s.io/v1",
+    "Namespace": "v1",
+    "Node": "v1",
+    "Pod": "v1",
+}
 _WITHOUT_NAMESPACE = ("Namespace", "Node")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 _NODE_ADDRESS_TYPES = ("InternalIP", "ExternalIP")
@@ -72,31 +72,33 @@ class Converted:
 def identify(raw: object) -> ObjectName:
     """Which object ``raw`` is; enough of it to know which one a broken version replaces.
 
+    Of a kind that is not read here, too: its group then is part of ``kind`` (``Deployment.apps``).
+
     Raises:
-        InvalidObject: it is no object, of a kind that is not read here, or has no name.
+        InvalidObject: it is no object, or does not say of which kind and name.
     """
     if not isinstance(raw, Mapping):
         raise InvalidObject(
             "document", "object", f"a Kubernetes object is a mapping, this is {_type_name(raw)}"
         )
     kind, version = raw.get("kind"), raw.get("apiVersion")
-    if (version, kind) not in KINDS:
-        known = ", ".join(f"{kind} ({version})" for version, kind in KINDS)
-        raise InvalidObject(
-            f"{kind or 'document'}", "kind", f"{kind} ({version}) is not read; read are {known}"
-        )
+    if not isinstance(kind, str) or not kind:
+        raise InvalidObject("document", "kind", "is required and missing")
+    if not isinstance(version, str) or not version:
+        raise InvalidObject(kind, "apiVersion", "is required and missing")
+    group = version.rpartition("/")[0]
+    if kind not in KINDS or group != KINDS[kind].rpartition("/")[0]:
+        kind = f"{kind}.{group}" if group else kind
     metadata = raw.get("metadata")
     name = metadata.get("name") if isinstance(metadata, Mapping) else None
     if not isinstance(metadata, Mapping) or not isinstance(name, str) or not name:
-        raise InvalidObject(
-            str(kind), "metadata.name", f"must be a name in quotes or letters, this is {name!r}"
-        )
+        raise InvalidObject(kind, "metadata.name", f"must be a name in quotes or letters, this is {name!r}")
     if kind in _WITHOUT_NAMESPACE:
-        return ObjectName(str(kind), "", name)
+        return ObjectName(kind, "", name)
     namespace = metadata.get("namespace") or "default"
     if not isinstance(namespace, str):
         raise InvalidObject(f"{kind} {name}", "metadata.namespace", f"must be a name, this is {namespace!r}")
-    return ObjectName(str(kind), namespace, name)
+    return ObjectName(kind, namespace, name)
 
 
 def convert(raw: object, name: ObjectName, context: Context) -> Converted:
@@ -105,6 +107,7 @@ def convert(raw: object, name: ObjectName, context: Context) -> Converted:
     Raises:
         InvalidObject: names the object, the field by its path, and what is wrong with it.
     """
+    _check_kind(raw, name)
     _check_names(name)
     match name.kind:
         case "Service":
@@ -189,6 +192,14 @@ def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload 
         addresses=addresses,
         socket_lb=said.truth(SOCKET_LB),
     )
+
+
+def _check_kind(raw: object, name: ObjectName) -> None:
+    version = raw.get("apiVersion") if isinstance(raw, Mapping) else None
+    if name.kind not in KINDS:
+        raise InvalidObject(str(name), "kind", f"is not read here; {', '.join(KINDS)} are")
+    if version != KINDS[name.kind]:
+        raise InvalidObject(str(name), "apiVersion", f"{version!r} is not {KINDS[name.kind]}")
 
 
 def _check_names(name: ObjectName) -> None:

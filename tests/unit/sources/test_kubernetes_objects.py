@@ -122,9 +122,8 @@ def test_a_node_has_addresses_pod_ranges_and_a_zone() -> None:
     [
         ("[1, 2]", "object"),
         ("just words", "object"),
-        ("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}", "kind"),
-        ("{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}", "kind"),
         ("{metadata: {name: a}}", "kind"),
+        ("{kind: Service, metadata: {name: a}}", "apiVersion"),
         ("{apiVersion: v1, kind: Service}", "metadata.name"),
         ("{apiVersion: v1, kind: Service, metadata: {name: 1000}}", "metadata.name"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a, namespace: 7}}", "metadata.namespace"),
@@ -139,6 +138,9 @@ def test_what_cannot_be_identified_is_refused_with_the_reason(text: str, field: 
 @pytest.mark.parametrize(
     ("text", "field"),
     [
+        ("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}", "kind"),
+        ("{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}", "kind"),
+        ("{apiVersion: discovery.k8s.io/v1beta1, kind: EndpointSlice, metadata: {name: a}}", "apiVersion"),
         ("{apiVersion: v1, kind: Service, metadata: {name: Rebel}}", "metadata.name"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a.b}}", "metadata.name"),
         ("{apiVersion: v1, kind: Service, metadata: {name: a, namespace: a.b}}", "metadata.namespace"),
@@ -202,3 +204,13 @@ def test_a_value_tells_which_object_it_came_from(text: str) -> None:
 def test_an_object_without_a_namespace_is_in_default() -> None:
     raw = yaml.safe_load("{apiVersion: v1, kind: Service, metadata: {name: a}}")
     assert ObjectName("Service", "default", "a") == identify(raw)
+
+
+def test_a_kind_of_another_group_is_another_object() -> None:
+    raw = yaml.safe_load("{apiVersion: serving.knative.dev/v1, kind: Service, metadata: {name: a}}")
+    assert identify(raw) == ObjectName("Service.serving.knative.dev", "default", "a")
+
+
+def test_another_version_of_a_known_kind_is_the_same_object() -> None:
+    raw = yaml.safe_load("{apiVersion: discovery.k8s.io/v1beta1, kind: EndpointSlice, metadata: {name: a}}")
+    assert identify(raw) == ObjectName("EndpointSlice", "default", "a")
