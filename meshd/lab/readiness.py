@@ -15,7 +15,7 @@ from meshd.lab.lab import Lab
 from meshd.lab.layout import Node, Places
 from meshd.lab.record import LabError
 
-POLL_S = 0.02
+POLL_S = 0.05
 CALL_TIMEOUT_S = 2.0
 SETTLE_TIMEOUT_S = 30.0
 
@@ -68,14 +68,23 @@ def _missing(
 
 async def reason(lab: Lab, node: Node) -> str:
     """What ``node`` lacks until it is settled, in words; empty: nothing."""
+    async with _channel(lab.places, node) as channel:
+        return await _reason(channel, expected(lab, node))
+
+
+def _channel(places: Places, node: Node) -> grpc.aio.Channel:
+    # A meshd that starts makes its socket late: dial again soon, not after gRPC's second.
+    options = [("grpc.initial_reconnect_backoff_ms", 50), ("grpc.max_reconnect_backoff_ms", 100)]
+    return grpc.aio.insecure_channel(f"unix:{places.socket(node)}", options)
+
+
+async def _reason(channel: grpc.aio.Channel, wanted: Expected) -> str:
     try:
-        async with grpc.aio.insecure_channel(f"unix:{lab.places.socket(node)}") as channel:
-            backends = await _backends(channel)
-            # After the backends: what this says is pending includes all of them.
-            said = await _status(channel)
+        backends = await _backends(channel)
+        # After the backends: what this says is pending includes all of them.
+        return lacking(await _status(channel), backends, wanted)
     except grpc.aio.AioRpcError as error:
         return f"no answer ({error.code().name})"
-    return lacking(said, backends, expected(lab, node))
 
 
 async def _status(channel: grpc.aio.Channel) -> status_pb2.GetStatusResponse:
@@ -105,7 +114,7 @@ async def instance(places: Places, node: Node) -> str:
         LabError: none does.
     """
     try:
-        async with grpc.aio.insecure_channel(f"unix:{places.socket(node)}") as channel:
+        async with _channel(places, node) as channel:
             return (await _status(channel)).instance
     except grpc.aio.AioRpcError as error:
         raise LabError(f"meshd of {node.name} does not answer: {error.code().name}") from error
@@ -117,22 +126,27 @@ async def settled(lab: Lab, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
     Raises:
         LabError: a meshd ended, or a node lacks something after ``timeout_s``: which and what.
     """
-    async with asyncio.TaskGroup() as waiting:
-        for node in lab.nodes:
-            waiting.create_task(node_settled(lab, node, timeout_s))
+    try:
+        async with asyncio.TaskGroup() as waiting:
+            for node in lab.nodes:
+                waiting.create_task(node_settled(lab, node, timeout_s))
+    except ExceptionGroup as group:
+        # What one node says is enough: the others mostly say the same.
+        raise group.exceptions[0] from group
 
 
 async def node_settled(lab: Lab, node: Node, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
     """The same for one node."""
     deadline = time.monotonic() + timeout_s
     started = lab.running[f"meshd/{node.name}"]
-    while missing := await reason(lab, node):
-        if started.process.poll() is not None:
-            raise LabError(
-                f"{started.program.name} ended with {started.process.returncode}{started.last_words()}"
-            )
-        if time.monotonic() > deadline:
-            raise LabError(
-                f"{started.program.name} is not settled after {timeout_s:g} s: {missing}{started.last_words()}"
-            )
-        await asyncio.sleep(POLL_S)
+    async with _channel(lab.places, node) as channel:
+        while missing := await _reason(channel, expected(lab, node)):
+            if started.process.poll() is not None:
+                raise LabError(
+                    f"{started.program.name} ended with {started.process.returncode}{started.last_words()}"
+                )
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{started.program.name} is not settled after {timeout_s:g} s: {missing}{started.last_words()}"
+                )
+            await asyncio.sleep(POLL_S)
