@@ -216,6 +216,8 @@ def final_error(operation: str, key: str, error: grpc.aio.AioRpcError) -> KvErro
     details = describe(error)
     if error.code() is grpc.StatusCode.OUT_OF_RANGE and "compacted" in details:
         return Compacted(operation, key, details)
+    if error.code() is grpc.StatusCode.OUT_OF_RANGE and "future revision" in details:
+        return StoreReplaced(operation, key, "the store is older than what was read of it before")
     if error.code() is grpc.StatusCode.NOT_FOUND and "lease" in details:
         return LeaseLost(operation, key, details)
     if error.code() in FINAL_CODES or too_large(error):

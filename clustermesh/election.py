@@ -6,12 +6,10 @@ unchanged, so a holder that was cut off and replaced cannot write any more, what
 
 from __future__ import annotations
 
-from contextlib import aclosing
 from dataclasses import dataclass
 
 from clustermesh.kv import Compare, Get, Kv, Put
 from clustermesh.lease import Lease
-from clustermesh.watch import Batch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +38,3 @@ async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int) -> Office | str
         return Office(lease, Compare(key, "create", found.create_revision))
     await kv.revoke(lease)
     return "somebody else" if found is None else (found.value or b"").decode("utf-8", "replace")
-
-
-async def vacancy(kv: Kv, key: str) -> None:
-    """Return when ``key`` is gone or was never there. KvError when the watch cannot say."""
-    listing = await kv.find(key)
-    if not listing.items:
-        return
-    async with aclosing(kv.watch(key, after=listing.revision, prefix=False)) as watch:
-        async for step in watch:
-            if isinstance(step, Batch) and any(change.value is None for change in step.changes):
-                return

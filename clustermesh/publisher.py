@@ -21,12 +21,13 @@ from typing import Literal, NoReturn
 import structlog
 
 from clustermesh import keys
-from clustermesh.election import Office, campaign, vacancy
+from clustermesh.election import Office, campaign
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, KvRefused, OptionsError
 from clustermesh.kv import Compare, Delete, Kv, Operation, Put
 from clustermesh.lease_pool import KEYS_PER_LEASE, LeasePool
 from clustermesh.publication import Held, batches, to_delete, to_put
 from clustermesh.records import MAX_VALUE_BYTES, ClusterConfig, ClusterService, encode_config, encode_service
+from clustermesh.single_key import until_absent
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
@@ -210,7 +211,7 @@ class Publisher:
                 if isinstance(office, str):
                     self._enter("standby", holder=office)
                     pause_s = RETRY_FIRST_S
-                    await vacancy(self._kv, keys.publisher(self._cluster))
+                    await until_absent(self._kv, keys.publisher(self._cluster))
                     continue
                 self._enter("publisher", holder=self._name, terms=self._status.terms + 1)
                 log.info("elected publisher", cluster=self._cluster)

@@ -17,6 +17,7 @@ import structlog
 
 from clustermesh.errors import Compacted, InvalidRecord
 from clustermesh.kv import Kv, Listing
+from clustermesh.single_key import until_present
 from clustermesh.watch import Batch, Change
 
 log = structlog.get_logger()
@@ -116,10 +117,7 @@ class Reflector(Generic[RecordT]):
         if found.items:
             return
         self._outlet.stale(f"waiting for {canary}")
-        async with aclosing(self._kv.watch(canary, after=found.revision, prefix=False)) as watch:
-            async for step in watch:
-                if isinstance(step, Batch) and any(change.value is not None for change in step.changes):
-                    return
+        await until_present(self._kv, canary, found.revision)
 
     async def _follow(self, revision: int) -> None:
         interrupted = False

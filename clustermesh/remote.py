@@ -23,8 +23,8 @@ from clustermesh.kv import KeyValue, Kv
 from clustermesh.peers import Peer
 from clustermesh.records import ClusterConfig, ClusterService, decode_config, decode_service
 from clustermesh.reflector import Copy, Reflector, counts
+from clustermesh.single_key import until_present, values
 from clustermesh.together import until_failure
-from clustermesh.watch import Batch
 
 log = structlog.get_logger()
 
@@ -211,10 +211,7 @@ class Remote:
                 return found.items[0], found.revision
             self._etcd_cluster_id = kv.cluster_id
             self.trouble("session", f"waiting for {key}")
-            async with aclosing(kv.watch(key, after=found.revision, prefix=False)) as watch:
-                async for step in watch:
-                    if isinstance(step, Batch) and step.changes:
-                        break
+            await until_present(kv, key, found.revision)
 
     def _check(self, config: ClusterConfig) -> None:
         """PeerRefused unless the two clusters can be in one mesh."""
@@ -235,20 +232,18 @@ class Remote:
 
     async def _watch_config(self, kv: Kv, revision: int, config: ClusterConfig) -> None:
         key = keys.cluster_config(self.peer.name)
-        async with aclosing(kv.watch(key, after=revision, prefix=False)) as watch:
-            async for step in watch:
-                for change in step.changes if isinstance(step, Batch) else ():
-                    # Its deletion announces nothing yet: the records have their own leases and deletions.
-                    if change.value is not None and decode_config(key, change.value) != config:
-                        raise PeerRefused(self.peer.name, "its cluster-config changed; connecting anew")
+        async with aclosing(values(kv, key, revision)) as changes:
+            async for value in changes:
+                # Its deletion announces nothing yet: the records have their own leases and deletions.
+                if value is not None and decode_config(key, value) != config:
+                    raise PeerRefused(self.peer.name, "its cluster-config changed; connecting anew")
 
     async def _watch_heartbeat(self, kv: Kv) -> None:
         found = await kv.find(keys.HEARTBEAT)
-        async with aclosing(kv.watch(keys.HEARTBEAT, after=found.revision, prefix=False)) as watch:
-            async for step in watch:
-                if isinstance(step, Batch) and step.changes:
-                    self._beat_at = time.monotonic()
-                    self._beat.set()
+        async with aclosing(values(kv, keys.HEARTBEAT, found.revision)) as beats:
+            async for _ in beats:
+                self._beat_at = time.monotonic()
+                self._beat.set()
 
     async def _miss_heartbeat(self) -> NoReturn:
         limit_s = self._options.heartbeat_limit_s

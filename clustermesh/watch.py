@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import grpc.aio
 
-from clustermesh.call import Caller, describe, final_error, needs_token, too_large
-from clustermesh.errors import Compacted, KvRefused, KvUnavailable, StoreReplaced
+from clustermesh.call import Caller, Metadata, describe, final_error, needs_token, too_large
+from clustermesh.errors import Compacted, KvRefused, KvUnavailable
 from clustermesh.etcdapi.etcdserverpb import rpc_pb2, rpc_pb2_grpc
 from clustermesh.etcdapi.mvccpb import kv_pb2
 
@@ -131,8 +131,8 @@ async def _stream(
             raise
     try:
         _check(caller, key, first)
-        if first.header.revision < position - 1:
-            await _check_went_back(caller, key, position)
+        if position > 1 and first.header.revision != position - 1:
+            await _check_past(caller, key, position - 1)
         yield Batch(position - 1, ())
         parts: list[kv_pb2.Event] = []
         while True:
@@ -167,19 +167,20 @@ def _check(caller: Caller, key: bytes, response: rpc_pb2.WatchResponse) -> None:
         raise _Cancelled(response.cancel_reason or "cancelled by the server")
 
 
-async def _check_went_back(caller: Caller, key: bytes, position: int) -> None:
-    """Tell a member that lags from a store that lost its past, by asking for the agreed revision."""
+async def _check_past(caller: Caller, key: bytes, revision: int) -> None:
+    """Raise unless the store still knows ``revision``, the last one delivered.
+
+    etcd says only after it has accepted a watch that the past was compacted, and never that it has lost it: a watch from
+    a revision to come just waits. A read at that revision tells both, and a lagging member from an emptied store.
+    """
 
     async def invoke(
-        channel: grpc.aio.Channel, metadata: tuple[tuple[str, str], ...], timeout_s: float
+        channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
     ) -> rpc_pb2.RangeResponse:
-        request = rpc_pb2.RangeRequest(key=key, count_only=True)
+        request = rpc_pb2.RangeRequest(key=key, revision=revision, count_only=True)
         return await rpc_pb2_grpc.KVStub(channel).Range(request, timeout=timeout_s, metadata=metadata)
 
-    answer = await caller.call("get", _text(key), invoke)
-    if answer.header.revision < position - 1:
-        reason = f"revision {answer.header.revision} is older than {position - 1}, which was read before"
-        raise StoreReplaced("watch", _text(key), reason)
+    await caller.call("watch", _text(key), invoke)
 
 
 def _change(event: kv_pb2.Event) -> Change:

@@ -232,7 +232,7 @@ async def lapse(etcd: EtcdProcess, leases: set[int]) -> None:
     """Wait until etcd has dropped all of ``leases``."""
     gone = {f"{lease:x}" for lease in leases}
     async with asyncio.timeout(30):
-        while gone & {line.strip().zfill(16).lstrip("0") for line in etcd.ctl("lease", "list").splitlines()}:  # noqa: ASYNC110 - etcd tells nobody
+        while gone & {line.strip().zfill(16).lstrip("0") for line in etcd.ctl("lease", "list").splitlines()}:
             await asyncio.sleep(0.1)
 
 
@@ -245,7 +245,7 @@ async def test_a_deposed_publisher_writes_nothing_more(kv: Kv) -> None:
         await kv.put(keys.publisher("cm-1"), b"usurper")
         publisher.upsert(service("late"))
         async with asyncio.timeout(20):
-            while publisher.status.role != "standby":  # noqa: ASYNC110 - a status is looked at
+            while publisher.status.role != "standby":
                 await asyncio.sleep(0.02)
         assert await stored(kv) == wanted(services(1))
         assert publisher.status.holder == "usurper"

@@ -1,0 +1,66 @@
+"""A sink that remembers what it was told and lets a test wait for a condition on it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from clustermesh.records import ClusterService
+
+
+class RecordingSink:
+    """``services``: cluster -> name -> service as told; ``events``: every call as a short tuple, in order."""
+
+    def __init__(self) -> None:
+        self.services: dict[str, dict[str, ClusterService]] = {}
+        self.events: list[tuple[str, ...]] = []
+        self._changed = asyncio.Event()
+
+    def peers(self, clusters: frozenset[str]) -> None:
+        self._note("peers", *sorted(clusters))
+
+    def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
+        self.services[cluster] = {service.full_name: service for service in services}
+        self._note("replace", cluster, str(len(services)))
+
+    def put(self, cluster: str, service: ClusterService) -> None:
+        self.services[cluster][service.full_name] = service
+        self._note("put", cluster, service.full_name)
+
+    def delete(self, cluster: str, name: str) -> None:
+        del self.services[cluster][name]
+        self._note("delete", cluster, name)
+
+    def synced(self, cluster: str) -> None:
+        self._note("synced", cluster)
+
+    def stale(self, cluster: str, reason: str) -> None:
+        self._note("stale", cluster, reason)
+
+    def gone(self, cluster: str) -> None:
+        self.services.pop(cluster, None)
+        self._note("gone", cluster)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until ``condition`` holds.
+
+        It is looked at after every call to the sink and now and then besides.
+        """
+        async with asyncio.timeout(30):
+            while not condition():
+                self._changed.clear()
+                try:
+                    async with asyncio.timeout(0.1):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+
+    async def told(self, *event: str) -> None:
+        """Wait until an event begins with ``event``; it and all before it are forgotten."""
+        await self.until(lambda: any(one[: len(event)] == event for one in self.events))
+        first = next(number for number, one in enumerate(self.events) if one[: len(event)] == event)
+        del self.events[: first + 1]
+
+    def _note(self, *event: str) -> None:
+        self.events.append(event)
+        self._changed.set()
