@@ -50,7 +50,7 @@ lint-fix:
 
 # The newest versions that fit pyproject.toml become the ones that everybody gets.
 constraints:
-	@$(SETUP) test
+	@$(SETUP) constraints
 	@$(BIN)/python -m scripts.constraints
 
 clean:

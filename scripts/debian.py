@@ -34,6 +34,7 @@ TESTS = {
     "util-linux": "unshare",
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
+    "constraints": ("python3-venv",),
     "check": ("python3-venv",),
     "demo": (*BUILD, *LAB),
     "bench": (*BUILD, *LAB, *BASELINES),

@@ -1,6 +1,6 @@
 """Everything a fresh Debian machine lacks for one make target, step by step with times; what is there is left alone.
 
-    python3 -m scripts.setup demo|bench|test|check
+    python3 -m scripts.setup constraints|check|demo|bench|test
 
 A step is made again when what it is made from changed (``stamps.py``), so that a second run takes well under a second.
 Nothing outside the tree is changed but Debian's packages.
@@ -79,9 +79,10 @@ def steps_for(purpose: str) -> list[tuple[str, Do]]:
     steps: list[tuple[str, Do]] = [
         ("Debian packages", lambda: debian_packages(purpose)),
         ("virtual environment", virtual_environment),
-        ("Python packages", lambda: python_packages(extras)),
     ]
-    if purpose != "check":
+    if purpose != "constraints":
+        steps.append(("Python packages", lambda: python_packages(extras)))
+    if purpose not in {"constraints", "check"}:
         steps += [("build tools", build_tools), ("cffi extension and BPF object", build)]
     return steps
 
@@ -167,12 +168,13 @@ def _pip(name: str, wanted: list[str]) -> bool:
     if stamps.is_current(STAMPS / name, key):
         return False
     if wanted:
-        run(name, [str(PYTHON), "-m", "pip", "install", "--quiet", f"--constraint={CONSTRAINTS}", *wanted])
+        command = [str(PYTHON), "-m", "pip", "install", "--quiet", f"--constraint={CONSTRAINTS}", *wanted]
+        run(name, command, hint="if pyproject.toml asks for something new: make constraints")
     stamps.write(STAMPS / name, key)
     return True
 
 
-def run(name: str, command: list[str]) -> str:
+def run(name: str, command: list[str], hint: str = "") -> str:
     """The standard output of ``command``; all it said is kept in build/set-up/``name``.log.
 
     Raises:
@@ -183,7 +185,8 @@ def run(name: str, command: list[str]) -> str:
     log.write_text(f"$ {' '.join(command)}\n{done.stdout}{done.stderr}")
     if done.returncode != 0:
         last = "\n  ".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-        raise StepFailed(f"{name} failed ({log.relative_to(ROOT)} has all of it):\n  {last}")
+        more = f"\n  ({hint})" if hint else ""
+        raise StepFailed(f"{name} failed ({log.relative_to(ROOT)} has all of it):\n  {last}{more}")
     return done.stdout
 
 

@@ -7,10 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from scripts import debian, stamps
 
@@ -180,7 +183,7 @@ def test_an_unknown_purpose_is_a_usage_error() -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "usage: python3 -m scripts.setup check|demo|bench|test" in done.stderr
+    assert "usage: python3 -m scripts.setup constraints|check|demo|bench|test" in done.stderr
 
 
 def test_a_missing_python_is_named_in_one_sentence() -> None:
@@ -190,3 +193,17 @@ def test_a_missing_python_is_named_in_one_sentence() -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("meshd needs Python 3.11 or newer and finds no python9.9")
     assert done.stderr.count("\n") == 1
+
+
+def test_the_pinned_versions_fit_all_that_the_project_asks_for() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    extras = [one for extra in pyproject["project"]["optional-dependencies"].values() for one in extra]
+    asked = [*pyproject["project"]["dependencies"], *extras, *pyproject["build-system"]["requires"]]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {
+        canonicalize_name(name): version for name, _, version in (line.partition("==") for line in lines)
+    }
+    for requirement in map(Requirement, asked):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"{requirement} is not pinned: make constraints"
+        assert version in requirement.specifier, f"{requirement} is pinned to {version}: make constraints"
