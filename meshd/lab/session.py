@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +12,7 @@ from meshd.lab.lab import Lab
 from meshd.lab.layout import Places
 from meshd.lab.record import LabError, held
 from meshd.lab.spec import LabSpec
-from meshd.lab.up import Say, up
+from meshd.lab.up import Say, on_thread, up
 
 
 async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
@@ -35,9 +34,9 @@ async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
 
 @asynccontextmanager
 async def taken_down_on_failure(places: Places, say: Say) -> AsyncIterator[None]:
-    """Whatever goes wrong inside, nothing of the lab is left when it comes out."""
-    await asyncio.to_thread(sweep_and_say, places, say)
+    """Whatever goes wrong inside, nothing of the lab is left when it comes out. Labs of the dead go first."""
     try:
+        await on_thread(sweep_and_say, places, say)
         yield
     except BaseException:
         take_down_now(places, say)

@@ -1,0 +1,83 @@
+"""The demo shows a failover without a lost request, and fails when the dataplane does not do its part."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from meshd.kernel.links import Link
+from meshd.lab.demo.phases import PHASES
+from meshd.lab.demo.run import demo
+from meshd.lab.lab import Lab
+from meshd.lab.layout import Places
+from tests.e2e.traces import command, lab, places, traces
+
+
+@pytest.fixture
+def own(run_name: str) -> Iterator[Places]:
+    """Where the test's lab is; gone afterwards, also if the test failed."""
+    yield places(run_name)
+    lab("down", "--id", run_name)
+
+
+def _report(out: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return read
+
+
+def test_the_demo_loses_no_request_and_shows_all_phases(own: Places, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("demo", "--id", own.id, "--out", str(tmp_path)), capture_output=True, text=True, check=False
+    )
+    report = _report(tmp_path)
+    assert (done.returncode, report["ok"], report["lost"]) == (0, True, 0), done.stdout + done.stderr
+    assert [phase["name"] for phase in report["phases"]] == [phase.name for phase in PHASES]
+    assert report["phases"][5]["lost"] > 0
+    assert sum(phase["requests"] for phase in report["phases"]) == report["requests"]
+    assert (tmp_path / "timeline.svg").exists()
+    assert traces(own) == []
+
+
+async def _take_the_hooks_off(lab: Lab, phase: int) -> None:
+    if phase != 1:
+        return
+    for pin in lab.places.run.glob("bpf/*/meshd/links/*connect*"):
+        link = Link.open_pinned(pin)
+        assert link is not None
+        link.detach()
+        link.close()
+
+
+async def test_the_demo_fails_when_the_hooks_are_taken_off_in_its_second_phase(
+    own: Places, tmp_path: Path
+) -> None:
+    status = await demo(own, tmp_path, PHASES[:2], _take_the_hooks_off)
+    report = _report(tmp_path)
+    assert (status, report["ok"]) == (1, False)
+    assert (report["phases"][0]["lost"], report["lost"] > 0) == (0, True)
+    assert any("requests were lost" in problem for problem in report["phases"][1]["problems"])
+    assert traces(own) == []
+
+
+async def test_the_demo_passes_the_same_two_phases_with_its_hooks(own: Places, tmp_path: Path) -> None:
+    status = await demo(own, tmp_path, PHASES[:2])
+    assert (status, _report(tmp_path)["ok"]) == (0, True), _report(tmp_path)
+
+
+def test_an_interrupted_demo_leaves_nothing(own: Places, tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        command("demo", "--id", own.id, "--out", str(tmp_path)), stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("phase 2 "):
+            break
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    assert (run.returncode, traces(own)) == (130, [])
