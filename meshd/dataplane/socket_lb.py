@@ -37,7 +37,7 @@ from meshd.model import (
     Workload,
     is_ipv4,
 )
-from meshd.state import Mesh
+from meshd.state import Mesh, sharing
 
 # In the order of writing; deleted in the reverse order. A frontend comes after what it names.
 MAPS = ("sources", "members", "slots", "frontends", "workloads")
@@ -86,7 +86,7 @@ class Planner:
 
     def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
         """Backends that count: the service's own source's, and remote clusters' if it is global."""
-        is_global = is_global_service(mesh, service)
+        is_global = sharing.is_global(mesh, service)
         for part in mesh.slices_of(service.name):
             remote = is_remote_source(part.source)
             if part.source == service.source or (remote and is_global):
@@ -148,14 +148,6 @@ class Planner:
 
 def is_remote_source(source: str) -> bool:
     return source.startswith("cluster:")
-
-
-def is_global_service(mesh: Mesh, service: Service) -> bool:
-    """Whether backends of remote clusters count; where the service does not say, its namespace does."""
-    if service.is_global is not None:
-        return service.is_global
-    namespace = mesh.namespace(service.name.namespace)
-    return bool(namespace and namespace.global_services)
 
 
 def socket_lb_wanted(mesh: Mesh, workload: Workload) -> bool:
