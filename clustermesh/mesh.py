@@ -109,9 +109,11 @@ class ClusterMesh:
             self._ids = {id_: holder for id_, holder in self._ids.items() if holder != name}
             log.info("peer removed", cluster=name)
             self._sink.gone(name)
-        if self._told != frozenset(peers):
-            self._told = frozenset(peers)
-            self._sink.peers(self._told)
+        # A file that cannot be used names its cluster all the same.
+        named = frozenset(peers) | self._scan.refused.keys()
+        if self._told != named:
+            self._told = named
+            self._sink.peers(named)
         for name, peer in peers.items():
             known = self._remotes.get(name)
             if known is None or known.peer != peer:
