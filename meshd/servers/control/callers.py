@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import IntEnum
@@ -24,6 +24,9 @@ from meshd.errors import MeshError, NotAllowed, ReaderTooSlow
 from meshd.servers.errors import answer
 
 log = structlog.get_logger(__name__)
+
+# For the status of a call whose reader does not read.
+FAREWELL_S = 0.5
 
 Context = grpc.aio.ServicerContext[Any, Any]  # Any: every service has its own messages
 Handler: TypeAlias = (
@@ -123,6 +126,10 @@ class Gate(grpc.aio.ServerInterceptor):
     def __init__(self, names: RoleNames, patience_s: float) -> None:
         self._names = names
         self._patience_s = patience_s
+        # Streams that are being answered now.
+        self.streams = 0
+        # Readers that were too slow, since the start.
+        self.cut_off = 0
 
     async def intercept_service(
         self,
@@ -166,6 +173,7 @@ class Gate(grpc.aio.ServerInterceptor):
 
     def _guard_stream(self, method: str, inner: Callable[..., Any]) -> Callable[..., Any]:
         async def guarded(request: object, context: Context) -> None:
+            self.streams += 1
             try:
                 self._admit(method, context)
                 # Both kinds that gRPC knows: a generator of answers, or a coroutine that writes them itself.
@@ -173,8 +181,17 @@ class Gate(grpc.aio.ServerInterceptor):
                     await self._write_all(inner(request, context), context)
                 else:
                     await inner(request, context)
+            except ReaderTooSlow as error:
+                log.warning("reader cut off", method=method, seconds=error.seconds)
+                self.cut_off += 1
+                # The answer stands behind what is not read. gRPC keeps it for the reader, we do not wait for him.
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(FAREWELL_S):
+                        await refuse(context, error)
             except MeshError as error:
                 await refuse(context, error)
+            finally:
+                self.streams -= 1
 
         return guarded
 

@@ -87,10 +87,20 @@ class ControlServer:
         self._mesh = mesh
         self._changes = changes
         self._introspection = introspection
-        self._patience_s = patience_s
+        self._gate = Gate(config.api.roles, patience_s)
         self.listening = asyncio.Event()
         # Of api.listen, for a configuration that leaves the choice to the kernel (port 0); 0: it does not listen.
         self.port = 0
+
+    @property
+    def streams(self) -> int:
+        """Watches and other streams that are being answered now."""
+        return self._gate.streams
+
+    @property
+    def cut_off(self) -> int:
+        """Readers of streams that were too slow, since the start."""
+        return self._gate.cut_off
 
     async def run(self) -> None:
         """Until cancelled.
@@ -100,7 +110,7 @@ class ControlServer:
         """
         with reserved(self._config.socket):
             server = grpc.aio.server(
-                interceptors=[Gate(self._config.api.roles, self._patience_s)],
+                interceptors=[self._gate],
                 options=OPTIONS,
                 maximum_concurrent_rpcs=CALLS_MAX,
             )
