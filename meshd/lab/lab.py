@@ -134,10 +134,10 @@ class Lab:
         await asyncio.gather(*(each.ready() for each in started))
 
     def set_condition(self, pods: Sequence[Pod], condition: Condition) -> int:
-        """Moves ``pods`` in their services' EndpointSlices; when that was on disk, in monotonic nanoseconds."""
+        """Moves ``pods`` in their services' EndpointSlices; when that was begun, in monotonic nanoseconds."""
+        changed_ns = time.monotonic_ns()
         for cluster in {pod.cluster for pod in pods}:
             self.apis[cluster].set_condition([p for p in pods if p.cluster == cluster], condition)
-        changed_ns = time.monotonic_ns()
         ids = {pod.id for pod in pods}
         self.record.ready = (
             self.record.ready | ids if condition is Condition.READY else self.record.ready - ids
@@ -145,14 +145,12 @@ class Lab:
         record.write(self.places, self.record)
         return changed_ns
 
-    def remove_from_services(self, pods: Sequence[Pod]) -> int:
-        """Takes ``pods`` out of their services' EndpointSlices; when that was on disk, in monotonic nanoseconds."""
+    def remove_from_services(self, pods: Sequence[Pod]) -> None:
+        """Takes ``pods`` out of their services' EndpointSlices."""
         for cluster in {pod.cluster for pod in pods}:
             self.apis[cluster].remove_from_slices([p for p in pods if p.cluster == cluster])
-        removed_ns = time.monotonic_ns()
         self.record.ready -= {pod.id for pod in pods}
         record.write(self.places, self.record)
-        return removed_ns
 
     def remove_pod(self, pod: Pod) -> None:
         """The pod's object, namespace and cgroup go; its processes have ended. Its logs and counts stay until `down`."""

@@ -95,10 +95,13 @@ def failures_end(seen: Seen) -> list[str]:
 
 
 def until_last_answer_of(cluster: str) -> Switch:
-    """From moment ``change`` to the last answer of ``cluster``."""
+    """From moment ``change`` to the last answer of ``cluster``; 0 for a caller that got none any more."""
 
     def switch(seen: Seen) -> float | None:
-        return _p99_ms(seen, (r for r in seen.requests if r.cluster == cluster), last=True)
+        last = {request.stream: 0 for request in seen.requests}
+        for stream, after_ns in _after_change(seen, (r for r in seen.requests if r.cluster == cluster)):
+            last[stream] = max(last[stream], after_ns)
+        return _p99_ms(last.values())
 
     return switch
 
@@ -107,31 +110,33 @@ def until_first_answer_of(cluster: str) -> Switch:
     """From moment ``change`` to the first answer of ``cluster``: until then all answers were of the old kind."""
 
     def switch(seen: Seen) -> float | None:
-        return _p99_ms(seen, (r for r in seen.requests if r.cluster == cluster), last=False)
+        first: dict[tuple[str, int], int] = {}
+        for stream, after_ns in _after_change(seen, (r for r in seen.requests if r.cluster == cluster)):
+            first[stream] = min(first.get(stream, after_ns), after_ns)
+        return _p99_ms(first.values())
 
     return switch
 
 
 def until_last_loss(seen: Seen) -> float | None:
-    """From moment ``change`` to the end of the last request that was lost."""
-    return _p99_ms(seen, losses(seen.requests), last=True)
+    """From moment ``change`` to the end of the last request that was lost, of callers that lost one."""
+    last: dict[tuple[str, int], int] = {}
+    for stream, after_ns in _after_change(seen, losses(seen.requests)):
+        last[stream] = max(last.get(stream, 0), after_ns)
+    return _p99_ms(last.values())
 
 
 def no_switch(_seen: Seen) -> float | None:
     return None
 
 
-def _p99_ms(seen: Seen, requests: Iterable[Request], *, last: bool) -> float | None:
-    change = seen.moments.get("change")
-    if change is None:
-        return None
-    moments: dict[tuple[str, int], int] = {}
-    for request in requests:
-        after = request.ended_ns - change
-        known = moments.get(request.stream)
-        if after >= 0 and (known is None or (after > known if last else after < known)):
-            moments[request.stream] = after
-    value = percentile([moment / 1e6 for moment in moments.values()], 0.99)
+def _after_change(seen: Seen, requests: Iterable[Request]) -> list[tuple[tuple[str, int], int]]:
+    change = seen.moments.get("change", seen.ended_ns)
+    return [(r.stream, r.ended_ns - change) for r in requests if r.ended_ns >= change]
+
+
+def _p99_ms(each_ns: Iterable[int]) -> float | None:
+    value = percentile([ns / 1e6 for ns in each_ns], 0.99)
     return None if value is None else round(value, 1)
 
 

@@ -45,7 +45,7 @@ class Picture:
         seconds = time.monotonic() - self._begun
         self._out.write(f"{line}\n" if line.startswith(("\n", "\033")) else f"  {seconds:5.1f} s  {line}\n")
         self._out.flush()
-        if self._live and self._requests:
+        if self._live and self._next:
             self._draw()
 
     def add(self, requests: Sequence[Request]) -> None:
@@ -56,7 +56,10 @@ class Picture:
             second = request.ended_ns // 10**9
             self._seconds.setdefault(second, Counter())[request.cluster or "lost"] += 1
         now = time.monotonic()
-        if now >= self._next and self._requests:
+        if requests and not self._next:
+            # The first rate is that of a whole second.
+            self._next = now + LINE_S
+        if self._next and now >= self._next:
             self._next = now + (REDRAW_S if self._live else LINE_S)
             if self._live:
                 self._erase()

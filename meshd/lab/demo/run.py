@@ -52,6 +52,7 @@ async def demo(
             result = watched.conclude(happened, out)
         picture.close()
         down(places)
+    print()
     for line in report.lines(result, [cluster.name for cluster in lab.clusters]):
         print(line)
     print(f"report: {out / 'report.json'}, picture: {out / 'timeline.svg'}", flush=True)

@@ -73,6 +73,7 @@ def test_the_switch_is_the_last_answer_of_the_old_kind_seen_by_the_slowest_calle
     requests = [_got("cm-2", 5), _got("cm-2", 12), _got("cm-2", 14, CLIENTS[1]), _got("cm-1", 90)]
     seen = _seen(requests, {"change": 10})
     assert checks.until_last_answer_of("cm-2")(seen) == pytest.approx(5.0)
+    assert checks.until_last_answer_of("cm-2")(_seen(requests, {"change": 50})) == 0.0
     assert checks.until_first_answer_of("cm-1")(seen) == pytest.approx(81.0)
     assert checks.until_last_loss(seen) is None
     assert checks.no_switch(seen) is None
