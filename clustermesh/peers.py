@@ -85,35 +85,40 @@ def read_file(path: Path, own_name: str, previous: Mapping[str, Peer]) -> Peer |
     known = previous.get(path.name)
     if known is not None and known.digest == digest:
         return known
-    if (problem := cluster_name_problem(path.name)) is not None:
-        raise PeerFileError(str(path), f"its name is that of the cluster and {problem}")
-    return _parse(path, text, digest)
+    return parse_file(str(path), path.name, text)
 
 
-def _parse(path: Path, text: bytes, digest: str) -> Peer:
+def parse_file(path: str, name: str, text: bytes) -> Peer:
+    """The peer ``name`` as ``text``, an etcd client file, describes it.
+
+    PeerFileError names what is wrong with it.
+    """
+    if (problem := cluster_name_problem(name)) is not None:
+        raise PeerFileError(path, f"the name of the cluster, {name[:60]!r}, {problem}")
+    digest = hashlib.sha256(text).hexdigest()
     try:
         document = yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = str(error).splitlines()
         raise PeerFileError(
-            str(path), f"is not YAML: {' '.join(line.strip() for line in reason)[:200]}"
+            path, f"is not YAML: {' '.join(line.strip() for line in reason)[:200]}"
         ) from error
     if not isinstance(document, dict):
-        raise PeerFileError(str(path), "is not a mapping")
+        raise PeerFileError(path, "is not a mapping")
     if document.get("insecure-skip-tls-verify"):
         raise PeerFileError(
             str(path), "insecure-skip-tls-verify: a peer that is not verified is not connected"
         )
     urls = document.get("endpoints")
     if not isinstance(urls, list) or not urls or not all(isinstance(url, str) for url in urls):
-        raise PeerFileError(str(path), "endpoints: expected a list of URLs")
+        raise PeerFileError(path, "endpoints: expected a list of URLs")
     try:
         aliases = _aliases(document.get("cilium-host-aliases") or [])
         endpoints = tuple(parse_endpoint(url, aliases) for url in urls)
         files = (_path(document, key) for key in ("trusted-ca-file", "cert-file", "key-file"))
-        return Peer(path.name, endpoints, TlsFiles(*files), _credentials(document), digest)
+        return Peer(name, endpoints, TlsFiles(*files), _credentials(document), digest)
     except OptionsError as error:
-        raise PeerFileError(str(path), str(error)) from error
+        raise PeerFileError(path, str(error)) from error
 
 
 def _path(document: Mapping[str, Any], key: str) -> Path | None:  # Any: YAML of a stranger, judged here

@@ -170,8 +170,9 @@ def _check(caller: Caller, key: bytes, response: rpc_pb2.WatchResponse) -> None:
 async def _check_past(caller: Caller, key: bytes, revision: int) -> None:
     """Raise unless the store still knows ``revision``, the last one delivered.
 
-    etcd says only after it has accepted a watch that the past was compacted, and never that it has lost it: a watch from
-    a revision to come just waits. A read at that revision tells both, and a lagging member from an emptied store.
+    etcd says only after it has accepted a watch that the past was compacted, and never that it has lost it:
+    a watch from a revision to come just waits. A read at that revision tells both, and a lagging member
+    from an emptied store.
     """
 
     async def invoke(

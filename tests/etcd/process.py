@@ -73,7 +73,7 @@ class EtcdProcess:
             *("etcd", "--name", self.name, "--data-dir", str(self.directory / "data")),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
-            *("--initial-cluster", members, "--initial-cluster-token", f"{self.directory}"),
+            *("--initial-cluster", members, "--initial-cluster-token", members),
             *("--log-level", "error", *self.extra),
         ]
         with (self.directory / "log").open("ab") as log:
