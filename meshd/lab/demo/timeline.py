@@ -14,6 +14,8 @@ WIDTH, HEIGHT = 960, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 40
 # Half a second is the shortest interval in which four clients' rates look steady.
 STEP_S = 0.5
+# Width of an average character of the text, generously.
+CHARACTER = 6.8
 # Okabe-Ito: told apart by colour-blind readers too, and legible on white and on black.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7")
 STYLE = """
@@ -40,7 +42,8 @@ class Scale:
 def draw(happened: Sequence[Happened], requests: Sequence[Request], clusters: Sequence[str]) -> str:
     """The picture as SVG text; requests count when they ended, as the clients saw it."""
     begun_ns = happened[0].begun_ns
-    seconds = (max(each.ended_ns for each in happened) - begun_ns) / 1e9
+    # Not the phases' end: the clients have stopped a moment before it.
+    seconds = (max(request.ended_ns for request in requests) - begun_ns) / 1e9
     counts = per_step(requests, begun_ns, seconds)
     totals = [sum(step.values()) / STEP_S for step in counts]
     scale = Scale(seconds, _round_up(max([1.0, *totals])))
@@ -126,7 +129,11 @@ def _phases(scale: Scale, happened: Sequence[Happened], begun_ns: int) -> list[s
         parts.append(
             f'<line class="faint" stroke-dasharray="3 3" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 4}" y2="{scale.y(0):.1f}"/>'
         )
-        parts.append(f'<text class="ink" x="{x + 3:.1f}" y="{y}">{number} {escape(each.phase.name)}</text>')
+        name = escape(f"{number} {each.phase.name}")
+        if x + CHARACTER * len(name) < WIDTH - RIGHT:
+            parts.append(f'<text class="ink" x="{x + 3:.1f}" y="{y}">{name}</text>')
+        else:
+            parts.append(f'<text class="ink" x="{WIDTH - RIGHT}" y="{y}" text-anchor="end">{name}</text>')
     return parts
 
 
