@@ -10,9 +10,9 @@ Network = IPv4Network | IPv6Network
 
 
 def parse(text: str) -> Address:
-    """The address.
+    """The address that ``text`` is.
 
-    ValueError with the reason if it is none or carries an IPv6 zone (a zone means one host's link).
+    ValueError with the reason if it is none or has an IPv6 zone, which means something on one host only.
     """
     if "%" in text:
         raise ValueError(f"{text[:80]!r} has an IPv6 zone")

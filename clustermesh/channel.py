@@ -70,9 +70,9 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One member: ``host`` as the certificate names it, ``port``.
+    """One member: ``host`` as its certificate names it, and ``port``.
 
-    And the addresses to dial instead of a lookup.
+    ``addresses``: what to dial instead of looking ``host`` up.
     """
 
     host: str

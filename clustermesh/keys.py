@@ -16,9 +16,8 @@ STATE = "cilium/state"
 CACHE = "cilium/cache"
 
 CANARY_RESOURCES = ("nodes", "services", "identities", "ip", "endpointslices", "serviceexports")
-"""Resources a reader may wait for.
-
-An exporter without such records says at once that it has written all of them.
+"""Resources a reader may wait for; an exporter that has none of one kind says at once that they are all
+written.
 """
 
 CLUSTER_NAME = re.compile(r"([a-z0-9][-a-z0-9]*)?[a-z0-9]")

@@ -95,9 +95,8 @@ Operation = Put | Delete | Get
 
 @dataclass(frozen=True, slots=True)
 class TxnResult:
-    """Whether the conditions held, the store revision then.
-
-    And per operation what a Get found (None else).
+    """Whether the conditions held, the store revision then, and ``found``: per operation what a Get read,
+    else None.
     """
 
     succeeded: bool
@@ -138,6 +137,10 @@ class Kv:
         """The etcd cluster that answered first; later answers of another one raise StoreReplaced."""
         return self._caller.cluster_id
 
+    def unpin(self) -> None:
+        """Accept whichever etcd cluster answers next, for users to whom a new store is just an empty one."""
+        self._caller.cluster_id = None
+
     async def get(self, key: str) -> KeyValue | None:
         """The newest committed value of ``key``, None if there is none."""
         answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
@@ -166,9 +169,9 @@ class Kv:
         return _key_value(answer.kvs[0]) if answer.kvs else None
 
     async def put(self, key: str, value: bytes, lease: Lease | None = None) -> int:
-        """Write; the store revision it got. May be applied twice when an answer was lost.
+        """Write; the store revision it got. It may happen twice when an answer was lost.
 
-        LeaseLost if that is gone.
+        Raises LeaseLost when ``lease`` is gone.
         """
         request = rpc_pb2.PutRequest(key=key.encode(), value=value, lease=lease.id if lease else 0)
 

@@ -34,9 +34,8 @@ class Candidate(Generic[BackendT]):
 
 @dataclass(frozen=True, slots=True)
 class Choice(Generic[BackendT]):
-    """The backends to use, own cluster first, then by cluster name.
-
-    And whether each side is among the used ones.
+    """The backends to use, those of the own cluster first, then by cluster name; and which side they come
+    from.
     """
 
     backends: tuple[Candidate[BackendT], ...]

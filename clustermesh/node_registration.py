@@ -11,7 +11,7 @@ from typing import NoReturn
 import structlog
 
 from clustermesh import keys
-from clustermesh.errors import KvError, OptionsError
+from clustermesh.errors import ClustermeshError, KvError, OptionsError, StoreReplaced
 from clustermesh.kv import Kv
 from clustermesh.lease import Lease
 from clustermesh.node_record import Node, encode_node
@@ -53,15 +53,18 @@ class NodeRegistration:
         """Write, keep and put right until cancelled; the record then stays until its lease ends."""
         pause_s = RETRY_FIRST_S
         while True:
+            failure: ClustermeshError
             try:
                 lease = await self._kv.grant(self._ttl_s)
-                failure = str(await until_failure(self._kv.keep(lease), self._follow(lease)))
+                failure = await until_failure(self._kv.keep(lease), self._follow(lease))
             except KvError as error:
-                failure = str(error)
+                failure = error
+            if isinstance(failure, StoreReplaced):
+                self._kv.unpin()  # a new etcd of our own cluster is one to fill
             pause_s = RETRY_FIRST_S if self._stored is not None else min(pause_s * 2, RETRY_LAST_S)
             self._stored = None
-            self.last_error = failure
-            log.warning("node record interrupted", node=self._node.name, reason=failure, retry_s=pause_s)
+            self.last_error = str(failure)
+            log.warning("node record interrupted", node=self._node.name, reason=str(failure), retry_s=pause_s)
             await asyncio.sleep(pause_s)
 
     async def _follow(self, lease: Lease) -> NoReturn:

@@ -22,7 +22,14 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.election import Office, campaign
-from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, KvRefused, OptionsError
+from clustermesh.errors import (
+    ClustermeshError,
+    InvalidRecord,
+    KvError,
+    KvRefused,
+    OptionsError,
+    StoreReplaced,
+)
 from clustermesh.kv import Compare, Delete, Kv, Operation, Put
 from clustermesh.lease_pool import KEYS_PER_LEASE, LeasePool
 from clustermesh.publication import Held, batches, to_delete, to_put
@@ -203,6 +210,7 @@ class Publisher:
         pause_s = RETRY_FIRST_S
         while True:
             self._enter("candidate")
+            failure: ClustermeshError
             try:
                 await self._pool.revive()
                 office = await campaign(
@@ -219,13 +227,15 @@ class Publisher:
                 if self._status.since + RETRY_LAST_S < time.time():
                     pause_s = RETRY_FIRST_S
             except KvError as error:
-                failure = str(error)
-            self._status = replace(self._status, last_error=failure)
-            log.warning("publishing interrupted", cluster=self._cluster, reason=failure, retry_s=pause_s)
+                failure = error
+            if isinstance(failure, StoreReplaced):
+                self._kv.unpin()  # a new etcd of our own cluster is one to fill
+            self._status = replace(self._status, last_error=str(failure))
+            log.warning("publishing interrupted", cluster=self._cluster, reason=str(failure), retry_s=pause_s)
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, RETRY_LAST_S)
 
-    async def _serve(self, office: Office) -> str:
+    async def _serve(self, office: Office) -> ClustermeshError:
         """One term in office; why it ended."""
         try:
             failure = await until_failure(
@@ -237,7 +247,7 @@ class Publisher:
         except asyncio.CancelledError:
             await self._resign(office)
             raise
-        return str(failure)
+        return failure
 
     async def _resign(self, office: Office) -> None:
         # Best effort: without it a successor waits for the lease to end.

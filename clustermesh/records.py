@@ -55,7 +55,8 @@ class ClusterService:
     """One global service as one cluster shares it.
 
     ``backends`` are those that are ready or still serving; ``frontends`` is empty for a headless service.
-    ``hostnames`` and ``zones`` are per backend address.
+    ``hostnames`` and ``zones`` are per backend address. ``terminating`` are the backends that still serve but are
+    about to go: a field of our own, which Cilium passes over (and so goes on using them, as it does with its own peers).
     """
 
     cluster: str
@@ -70,6 +71,7 @@ class ClusterService:
     selector: Mapping[str, str] = field(default_factory=dict)
     include_external: bool = True
     shared: bool = True
+    terminating: tuple[Address, ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -108,7 +110,14 @@ class _Zone(msgspec.Struct, rename="camel"):
     for_zones: list[_ForZone] | None = None
 
 
-class _Service(msgspec.Struct, rename={"include_external": "includeExternal", "cluster_id": "clusterID"}):
+_SERVICE_NAMES = {
+    "include_external": "includeExternal",
+    "cluster_id": "clusterID",
+    "terminating": "meshd.io/terminating",
+}
+
+
+class _Service(msgspec.Struct, rename=_SERVICE_NAMES):
     cluster: str = ""
     namespace: str = ""
     name: str = ""
@@ -121,6 +130,7 @@ class _Service(msgspec.Struct, rename={"include_external": "includeExternal", "c
     include_external: bool = False
     shared: bool = False
     cluster_id: int = 0
+    terminating: list[str] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class _Capabilities(msgspec.Struct, omit_defaults=True, rename="camel"):
@@ -156,6 +166,7 @@ def encode_service(service: ClusterService) -> bytes:
             include_external=service.include_external,
             shared=service.shared,
             cluster_id=service.cluster_id,
+            terminating=[to_text(at) for at in service.terminating] or msgspec.UNSET,
         )
     )
 
@@ -184,6 +195,7 @@ def decode_service(key: str, value: bytes, *, cluster: str, name: str, cluster_i
         selector=wire.selector or {},
         include_external=wire.include_external,
         shared=wire.shared,
+        terminating=tuple(address(key, "terminating", text) for text in wire.terminating or ()),
     )
     check_names(key, service.namespace, service.name)
     return service

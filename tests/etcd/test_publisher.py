@@ -270,6 +270,23 @@ async def test_after_etcd_was_emptied_everything_is_written_again_and_the_canary
     assert set(wanted(services(120))) <= {change.key for change in seen[:-1]}
 
 
+async def test_another_etcd_in_place_of_ours_is_filled(
+    etcd: EtcdProcess, kv: Kv, make_etcd: Callable[..., EtcdProcess]
+) -> None:
+    publisher = Publisher(kv, "cm-1", CONFIG, options=SHORT)
+    publisher.set_services(services(3))
+    async with running(publisher):
+        await publisher.settled()
+        etcd.kill()
+        other = make_etcd("other")
+        other.port = etcd.port
+        await other.start()
+        async with other.kv() as fresh:
+            canary = keys.canary("cm-1", "services")
+            await changes_until(fresh, 0, lambda change: change.key == canary)
+            assert await stored(fresh) == wanted(services(3))
+
+
 async def test_what_someone_else_changed_is_put_right_by_the_audit(kv: Kv) -> None:
     publisher = Publisher(kv, "cm-1", CONFIG, options=replace(SHORT, audit_s=0.2))
     publisher.set_services(services(2))

@@ -22,10 +22,11 @@ from clustermesh.kv import Kv
 from clustermesh.peers import Peer
 from clustermesh.remote import Remote
 from clustermesh.watch import Batch
-from tests.etcd.certificates import authority
+from tests.etcd.certificates import Authority, authority
 from tests.etcd.process import EtcdProcess
 from tests.etcd.recording import RecordingSink
 from tests.etcd.test_remote import share
+from tests.etcd.test_watch import collect
 
 ROOT = Credentials("root", "root-secret")
 
@@ -108,17 +109,7 @@ async def test_tokens_that_a_restart_forgot_are_renewed(etcd: EtcdProcess) -> No
             etcd.stop()
             await etcd.start()
             await kv.put("k", b"2")
-            changes = [change async for step in watch_once(watch) for change in step.changes]
-        assert [change.value for change in changes] == [b"2"]
-
-
-async def watch_once(watch: object):  # type: ignore[no-untyped-def] # an async generator of one batch
-    """The first batch with changes."""
-    async with asyncio.timeout(30):
-        async for step in watch:  # type: ignore[attr-defined]
-            if isinstance(step, Batch) and step.changes:
-                yield step
-                return
+            assert [change.value for change in await collect(watch, 1)] == [b"2"]
 
 
 async def test_authentication_switched_on_under_a_running_adapter_is_taken_up(etcd: EtcdProcess) -> None:
@@ -149,7 +140,6 @@ async def test_a_reader_needs_no_more_than_the_rights_of_a_remote_user(etcd: Etc
     task = asyncio.create_task(remote.run())
     await sink.told("replace", "cm-1", "3")
     await sink.told("synced", "cm-1")
-    await asyncio.sleep(0)
     assert remote.status.failures == 0
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -161,7 +151,7 @@ def client_files(directory: Path) -> TlsFiles:
     return TlsFiles(directory / "ca.crt", directory / "client.crt", directory / "client.key")
 
 
-async def mutual_tls(make_etcd: Callable[..., EtcdProcess], directory: Path) -> tuple[EtcdProcess, object]:
+async def mutual_tls(make_etcd: Callable[..., EtcdProcess], directory: Path) -> tuple[EtcdProcess, Authority]:
     """An etcd that trusts two authorities; its and the client's certificates are the first one's."""
     old, new = authority("old"), authority("new")
     (directory / "client-authorities.crt").write_bytes(old.pem + new.pem)
@@ -182,10 +172,7 @@ async def mutual_tls(make_etcd: Callable[..., EtcdProcess], directory: Path) -> 
 async def test_certificates_replaced_on_disk_are_used_without_a_new_adapter(
     make_etcd: Callable[..., EtcdProcess], tmp_path: Path
 ) -> None:
-    from tests.etcd.certificates import Authority
-
     etcd, new = await mutual_tls(make_etcd, tmp_path)
-    assert isinstance(new, Authority)
     frozen = tmp_path / "frozen"
     frozen.mkdir()
     for name in ("ca.crt", "client.crt", "client.key"):
@@ -205,7 +192,7 @@ async def test_certificates_replaced_on_disk_are_used_without_a_new_adapter(
             etcd.stop()  # every connection needs a new handshake
             await etcd.start()
             await kv.put("k", b"2")
-            assert [change.value async for step in watch_once(watch) for change in step.changes] == [b"2"]
+            assert [change.value for change in await collect(watch, 1)] == [b"2"]
         # The old files do not do any more, so it was the new ones that did.
         with pytest.raises(KvUnavailable):
             await left.get("k")

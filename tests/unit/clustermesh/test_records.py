@@ -51,6 +51,16 @@ def test_the_documented_service_is_read_and_written_byte_for_byte() -> None:
     assert encode_service(service) == ECHO
 
 
+def test_backends_on_their_way_out_are_named_in_a_field_of_our_own_only_if_there_are_any() -> None:
+    at = ip_address("10.0.0.1")
+    plain = ClusterService("c", "n", "s", 1, backends={at: {}})
+    leaving = ClusterService("c", "n", "s", 1, backends={at: {}}, terminating=(at,))
+    assert b"terminating" not in encode_service(plain)
+    assert encode_service(leaving).endswith(b',"clusterID":1,"meshd.io/terminating":["10.0.0.1"]}')
+    read = decode_service("k", encode_service(leaving), cluster="c", name="n/s", cluster_id=1)
+    assert read.terminating == (at,)
+
+
 def test_maps_are_sorted_and_html_characters_escaped_as_go_does() -> None:
     service = ClusterService(
         cluster="cluster3",
