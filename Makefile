@@ -24,7 +24,7 @@ demo:
 
 test:
 	@$(SETUP) test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --continue-on-collection-errors $(ARGS)
 
 test-long:
 	@$(SETUP) test
