@@ -51,6 +51,10 @@ def run(arguments: argparse.Namespace) -> int:
     except MeshError as error:
         print(f"meshctl lab: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # Whoever read has gone; a flush at exit would fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -88,8 +92,9 @@ def choose(wanted: str | None) -> Places:
 
 
 def until_signalled(work: Coroutine[Any, Any, int]) -> int:
-    """What ``work`` returns; SIGINT and SIGTERM both cancel it and come out as KeyboardInterrupt."""
-    signal.signal(signal.SIGTERM, lambda _number, _frame: os.kill(os.getpid(), signal.SIGINT))
+    """What ``work`` returns; SIGTERM and SIGHUP cancel it as SIGINT does, and come out as KeyboardInterrupt."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda _number, _frame: os.kill(os.getpid(), signal.SIGINT))
     return asyncio.run(work)
 
 

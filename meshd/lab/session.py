@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from meshd.lab.down import down, sweep
 from meshd.lab.lab import Lab
@@ -13,6 +13,9 @@ from meshd.lab.layout import Places
 from meshd.lab.record import LabError, held
 from meshd.lab.spec import LabSpec
 from meshd.lab.up import Say, on_thread, up
+
+# How a user, a terminal that closes and a system that stops end a process.
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
@@ -50,8 +53,10 @@ def sweep_and_say(places: Places, say: Say) -> None:
 
 def take_down_now(places: Places, say: Say) -> None:
     """Takes the lab down whatever else comes in meanwhile: a second Ctrl-C would leave half of it."""
-    old = [(number, signal.signal(number, signal.SIG_IGN)) for number in (signal.SIGINT, signal.SIGTERM)]
-    say(f"taking lab {places.id} down")
+    old = [(number, signal.signal(number, signal.SIG_IGN)) for number in ENDING]
+    # The terminal or pipe may be what went away.
+    with suppress(OSError):
+        say(f"taking lab {places.id} down")
     down(places)
     for number, handler in old:
         signal.signal(number, handler)

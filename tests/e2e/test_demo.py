@@ -70,14 +70,27 @@ async def test_the_demo_passes_the_same_two_phases_with_its_hooks(own: Places, t
     assert (status, _report(tmp_path)["ok"]) == (0, True), _report(tmp_path)
 
 
-def test_an_interrupted_demo_leaves_nothing(own: Places, tmp_path: Path) -> None:
-    run = subprocess.Popen(
-        command("demo", "--id", own.id, "--out", str(tmp_path)), stdout=subprocess.PIPE, text=True
-    )
-    assert run.stdout is not None
-    for line in run.stdout:
-        if line.startswith("phase 2 "):
-            break
-    run.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_demo_leaves_nothing(own: Places, tmp_path: Path, ending: signal.Signals) -> None:
+    run = _demo_in_a_pipe(own, tmp_path)
+    run.send_signal(ending)
     run.communicate()
     assert (run.returncode, traces(own)) == (130, [])
+
+
+def test_a_demo_whose_reader_goes_away_leaves_nothing(own: Places, tmp_path: Path) -> None:
+    run = _demo_in_a_pipe(own, tmp_path)
+    assert run.stdout is not None
+    run.stdout.close()
+    assert (run.wait(), traces(own)) == (1, [])
+
+
+def _demo_in_a_pipe(own: Places, out: Path) -> subprocess.Popen[str]:
+    """A demo that has begun its first phase."""
+    arguments = command("demo", "--id", own.id, "--out", str(out))
+    run = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("phase 1 "):
+            break
+    return run
