@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clustermesh.kv import Compare, Get, Kv, Put
+from clustermesh.kv import Kv
 from clustermesh.lease import Lease
+from clustermesh.operations import Compare, Get, Put
 
 
 @dataclass(frozen=True, slots=True)

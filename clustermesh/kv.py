@@ -9,8 +9,7 @@ things.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
-from typing import Literal, NoReturn, Self
+from typing import NoReturn, Self
 
 import grpc.aio
 
@@ -20,88 +19,22 @@ from clustermesh.call import Caller, Credentials, KvOptions, Metadata
 from clustermesh.channel import Endpoint, TlsFiles
 from clustermesh.errors import Compacted, KvRefused
 from clustermesh.etcdapi.etcdserverpb import rpc_pb2, rpc_pb2_grpc
-from clustermesh.etcdapi.mvccpb import kv_pb2
 from clustermesh.keys import prefix_end
 from clustermesh.lease import Lease
+from clustermesh.operations import (
+    Compare,
+    KeyValue,
+    Listing,
+    Operation,
+    TxnResult,
+    compare_to_wire,
+    found_from_wire,
+    key_value_from_wire,
+    operation_to_wire,
+)
 
 LIST_RESTARTS = 5
 """How often a list begins again because compaction overtook it."""
-
-
-@dataclass(frozen=True, slots=True)
-class KeyValue:
-    """One stored key. ``lease`` 0 means it stays until deleted; revisions are the store's.
-
-    ``value`` None: the value is larger than the receive limit and was left where it is.
-    """
-
-    key: str
-    value: bytes | None
-    create_revision: int
-    mod_revision: int
-    lease: int
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """All keys under a prefix as they were at ``revision``, in key order."""
-
-    revision: int
-    items: tuple[KeyValue, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Compare:
-    """A condition of a transaction: ``target`` of ``key`` equals (or, ``equal`` False, differs from)
-    ``operand``.
-
-    create, mod and version are 0 for a key that is absent.
-    """
-
-    key: str
-    target: Literal["create", "mod", "version", "value", "lease"]
-    operand: int | bytes
-    equal: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Put:
-    """Write ``value`` under ``lease`` (0: none).
-
-    ``value`` None keeps the stored value and changes the lease.
-    """
-
-    key: str
-    value: bytes | None
-    lease: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Delete:
-    """Delete the key; an absent one is no error."""
-
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Get:
-    """Read the key."""
-
-    key: str
-
-
-Operation = Put | Delete | Get
-
-
-@dataclass(frozen=True, slots=True)
-class TxnResult:
-    """Whether the conditions held, the store revision then, and ``found``: per operation what a Get read,
-    else None.
-    """
-
-    succeeded: bool
-    revision: int
-    found: tuple[KeyValue | None, ...]
 
 
 class Kv:
@@ -144,12 +77,12 @@ class Kv:
     async def get(self, key: str) -> KeyValue | None:
         """The newest committed value of ``key``, None if there is none."""
         answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
-        return _key_value(answer.kvs[0]) if answer.kvs else None
+        return key_value_from_wire(answer.kvs[0]) if answer.kvs else None
 
     async def find(self, key: str) -> Listing:
         """``key`` alone as a listing (no or one item), so that a watch can begin right behind it."""
         answer = await self._range(rpc_pb2.RangeRequest(key=key.encode()))
-        return Listing(answer.header.revision, tuple(map(_key_value, answer.kvs)))
+        return Listing(answer.header.revision, tuple(map(key_value_from_wire, answer.kvs)))
 
     async def list(self, prefix: str) -> Listing:
         """Everything under ``prefix`` at one revision, read in pages.
@@ -166,7 +99,7 @@ class Kv:
     async def get_at(self, key: str, revision: int) -> KeyValue | None:
         """``key`` as it was at ``revision``; Compacted when that past is gone."""
         answer = await self._range(rpc_pb2.RangeRequest(key=key.encode(), revision=revision))
-        return _key_value(answer.kvs[0]) if answer.kvs else None
+        return key_value_from_wire(answer.kvs[0]) if answer.kvs else None
 
     async def put(self, key: str, value: bytes, lease: Lease | None = None) -> int:
         """Write; the store revision it got. It may happen twice when an answer was lost.
@@ -211,9 +144,9 @@ class Kv:
         once.
         """
         request = rpc_pb2.TxnRequest(
-            compare=[_compare(condition) for condition in compare],
-            success=[_operation(operation) for operation in success],
-            failure=[_operation(operation) for operation in failure],
+            compare=[compare_to_wire(condition) for condition in compare],
+            success=[operation_to_wire(operation) for operation in success],
+            failure=[operation_to_wire(operation) for operation in failure],
         )
 
         async def invoke(
@@ -223,7 +156,9 @@ class Kv:
 
         key = compare[0].key if compare else ""
         answer = await self._caller.call("transaction", key, invoke, repeatable=repeatable)
-        return TxnResult(answer.succeeded, answer.header.revision, tuple(map(_found, answer.responses)))
+        return TxnResult(
+            answer.succeeded, answer.header.revision, tuple(map(found_from_wire, answer.responses))
+        )
 
     async def grant(self, ttl_s: int) -> Lease:
         """A new lease; give it 15 s or more where a change of etcd's leader must not end it."""
@@ -300,52 +235,8 @@ class Kv:
                 # One value that cannot be received: name it and step over it.
                 request.keys_only = True
                 answer = await self._range(request)
-            items.extend(_key_value(kv, left_out=request.keys_only) for kv in answer.kvs)
+            items.extend(key_value_from_wire(kv, left_out=request.keys_only) for kv in answer.kvs)
             revision = revision or answer.header.revision
             if not answer.more:
                 return Listing(revision, tuple(items))
             start = answer.kvs[-1].key + b"\0"
-
-
-def _key_value(kv: kv_pb2.KeyValue, *, left_out: bool = False) -> KeyValue:
-    key = kv.key.decode("utf-8", "backslashreplace")
-    return KeyValue(key, None if left_out else kv.value, kv.create_revision, kv.mod_revision, kv.lease)
-
-
-def _found(response: rpc_pb2.ResponseOp) -> KeyValue | None:
-    kvs = response.response_range.kvs if response.HasField("response_range") else ()
-    return _key_value(kvs[0]) if kvs else None
-
-
-def _compare(condition: Compare) -> rpc_pb2.Compare:
-    result = rpc_pb2.Compare.EQUAL if condition.equal else rpc_pb2.Compare.NOT_EQUAL
-    compare = rpc_pb2.Compare(result=result, key=condition.key.encode())
-    match condition.target, condition.operand:
-        case "create", int(operand):
-            compare.target, compare.create_revision = rpc_pb2.Compare.CREATE, operand
-        case "mod", int(operand):
-            compare.target, compare.mod_revision = rpc_pb2.Compare.MOD, operand
-        case "version", int(operand):
-            compare.target, compare.version = rpc_pb2.Compare.VERSION, operand
-        case "lease", int(operand):
-            compare.target, compare.lease = rpc_pb2.Compare.LEASE, operand
-        case "value", bytes(operand):
-            compare.target, compare.value = rpc_pb2.Compare.VALUE, operand
-        case _:
-            raise TypeError(f"{condition.target} cannot be compared with {condition.operand!r}")
-    return compare
-
-
-def _operation(operation: Operation) -> rpc_pb2.RequestOp:
-    key = operation.key.encode()
-    match operation:
-        case Put(value=None):
-            put = rpc_pb2.PutRequest(key=key, lease=operation.lease, ignore_value=True)
-            return rpc_pb2.RequestOp(request_put=put)
-        case Put():
-            put = rpc_pb2.PutRequest(key=key, value=operation.value or b"", lease=operation.lease)
-            return rpc_pb2.RequestOp(request_put=put)
-        case Delete():
-            return rpc_pb2.RequestOp(request_delete_range=rpc_pb2.DeleteRangeRequest(key=key))
-        case Get():
-            return rpc_pb2.RequestOp(request_range=rpc_pb2.RangeRequest(key=key))

@@ -55,8 +55,9 @@ class ClusterService:
     """One global service as one cluster shares it.
 
     ``backends`` are those that are ready or still serving; ``frontends`` is empty for a headless service.
-    ``hostnames`` and ``zones`` are per backend address. ``terminating`` are the backends that still serve but are
-    about to go: a field of our own, which Cilium passes over (and so goes on using them, as it does with its own peers).
+    ``hostnames`` and ``zones`` are per backend address. ``terminating`` are the backends that still serve
+    but are about to go: a field of our own, which Cilium passes over (and so goes on using them, as it does
+    with its own peers).
     """
 
     cluster: str

@@ -16,7 +16,8 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 import structlog
 
 from clustermesh.errors import Compacted, InvalidRecord
-from clustermesh.kv import Kv, Listing
+from clustermesh.kv import Kv
+from clustermesh.operations import Listing
 from clustermesh.single_key import until_present
 from clustermesh.watch import Batch, Change
 

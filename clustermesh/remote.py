@@ -19,7 +19,8 @@ import structlog
 from clustermesh import keys
 from clustermesh.call import KvOptions
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, PeerRefused
-from clustermesh.kv import KeyValue, Kv
+from clustermesh.kv import Kv
+from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
 from clustermesh.records import ClusterConfig, ClusterService, decode_config, decode_service
 from clustermesh.reflector import Copy, Reflector, counts

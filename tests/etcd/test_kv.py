@@ -11,7 +11,8 @@ import pytest
 from clustermesh.call import KvOptions
 from clustermesh.channel import parse_endpoint
 from clustermesh.errors import Compacted, KvUnavailable, LeaseLost
-from clustermesh.kv import Compare, Delete, Get, Kv, Put
+from clustermesh.kv import Kv
+from clustermesh.operations import Compare, Delete, Get, Put
 from tests.etcd.process import EtcdProcess, free_ports
 
 

@@ -1,0 +1,198 @@
+"""One term in office: what the elected publisher does to etcd, every write fenced by the election.
+
+Order: adopt what a predecessor left (same values, our leases), write what is desired, delete what is not
+but only once the desired set is complete, then say so with the canary. So no peer sees a key vanish because
+a publisher died, and none sees a canary before the records it promises.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import NoReturn
+
+import structlog
+
+from clustermesh import keys
+from clustermesh.desired import DesiredServices
+from clustermesh.errors import KvError, KvRefused
+from clustermesh.kv import Kv
+from clustermesh.lease_pool import LeasePool
+from clustermesh.operations import Compare, Delete, Operation, Put
+from clustermesh.publication import Held, batches, to_delete, to_put
+
+log = structlog.get_logger()
+
+
+class Deposed(KvError):
+    """The election key is not ours any more; nothing was written."""
+
+    def __init__(self) -> None:
+        super().__init__("transaction", "", "another publisher was elected, or what was to be kept is gone")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a publisher did, over all its terms. ``failed``: key -> why etcd refused it."""
+
+    puts: int = 0
+    deletes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Term:
+    """Writes for ``cluster`` as long as ``fence`` holds; LeaseLost, Deposed or another KvError ends it."""
+
+    def __init__(
+        self,
+        kv: Kv,
+        cluster: str,
+        config: bytes,
+        fence: Compare,
+        *,
+        pool: LeasePool,
+        desired: DesiredServices,
+        tally: Tally,
+    ) -> None:
+        self._kv = kv
+        self._cluster = cluster
+        self._config = {keys.cluster_config(cluster): config}
+        self._fence = fence
+        self._pool = pool
+        self._desired = desired
+        self._tally = tally
+        self._held: dict[str, Held] = {}
+
+    async def publish(self, audit_s: float) -> NoReturn:
+        """Make etcd hold what is desired, as it changes; read all of it again every ``audit_s`` seconds."""
+        while True:
+            self._held = await self._read()
+            await self._adopt()
+            await self._write([*self._config, *self._other_canaries()])
+            self._desired.note_all(key for key in self._held if self._is_service(key))
+            try:
+                async with asyncio.timeout(audit_s):
+                    await self._follow()
+            except TimeoutError:
+                self._tally.failed.clear()  # tried again now
+
+    async def beat(self, interval_s: float) -> NoReturn:
+        """Write the heartbeat now and every ``interval_s`` seconds."""
+        while True:
+            lease = await self._pool.lease_for(keys.HEARTBEAT)
+            await self._transact([Put(keys.HEARTBEAT, _now(), lease.id)])
+            await asyncio.sleep(interval_s)
+
+    async def _follow(self) -> NoReturn:
+        complete = False
+        while True:
+            generation, taken = self._desired.take()
+            if self._desired.complete and not complete:
+                # Only now is it known what a predecessor left in vain.
+                complete = True
+                taken |= {key for key in self._held if self._is_service(key)}
+            await self._write(sorted(taken))
+            self._desired.named_deletes.difference_update(taken - self._held.keys())
+            if self._desired.complete:
+                await self._write([keys.canary(self._cluster, "services")])
+            await self._desired.written(generation)
+            await self._desired.changed.wait()
+
+    async def _read(self) -> dict[str, Held]:
+        found = list((await self._kv.list(keys.services_prefix(self._cluster))).items)
+        found += (await self._kv.list(keys.synced_prefix(self._cluster))).items
+        for key in (*self._config, keys.HEARTBEAT):
+            found += (await self._kv.find(key)).items
+        return {item.key: Held(item.value, item.lease) for item in found}
+
+    async def _adopt(self) -> None:
+        """Move what a predecessor left to our leases, values untouched: it must not die with the old ones.
+
+        What is desired by now is written in a moment, lease and all.
+        """
+        own, desired = self._pool.ids, self._desired.values
+        foreign = [key for key, held in self._held.items() if held.lease not in own and key not in desired]
+        for batch in batches(foreign, {}):
+            leases = await self._leases(batch)
+            still_there = [Compare(key, "create", 0, equal=False) for key in batch]
+            await self._transact([Put(key, None, leases[key]) for key in batch], still_there)
+            for key in batch:
+                self._held[key] = Held(self._held[key].value, leases[key])
+
+    async def _write(self, candidates: list[str]) -> None:
+        """Put, then delete, what differs among ``candidates``."""
+        desired = self._wanted(candidates)
+        for batch in batches(to_put(desired, self._held, candidates, self._pool.ids), desired):
+            await self._apply(batch, desired)
+        services = [key for key in candidates if self._is_service(key)]
+        named, complete = self._desired.named_deletes, self._desired.complete
+        for batch in batches(to_delete(desired, self._held, services, complete=complete, named=named), {}):
+            await self._apply(batch, desired)
+
+    async def _apply(self, batch: list[str], desired: Mapping[str, bytes]) -> None:
+        leases = await self._leases(key for key in batch if key in desired)
+        try:
+            await self._transact(
+                [Put(key, desired[key], leases[key]) if key in desired else Delete(key) for key in batch]
+            )
+        except KvRefused as error:
+            await self._blame(batch, desired, error)
+            return
+        for key in batch:
+            self._tally.failed.pop(key, None)
+            self._note(key, desired.get(key), leases.get(key, 0))
+
+    async def _blame(self, batch: list[str], desired: Mapping[str, bytes], error: KvRefused) -> None:
+        """One record that etcd refuses must not hold up the others of its batch."""
+        if len(batch) > 1:
+            for key in batch:
+                await self._apply([key], desired)
+            return
+        self._tally.failed[batch[0]] = error.reason
+        log.error("record refused by etcd", key=batch[0], reason=error.reason)
+
+    def _note(self, key: str, value: bytes | None, lease: int) -> None:
+        if value is not None:
+            self._held[key] = Held(value, lease)
+            self._tally.puts += 1
+            return
+        self._held.pop(key, None)
+        self._desired.named_deletes.discard(key)
+        self._pool.release(key)
+        self._tally.deletes += 1
+
+    async def _transact(self, operations: Sequence[Operation], conditions: Iterable[Compare] = ()) -> None:
+        if not (await self._kv.txn([self._fence, *conditions], operations, repeatable=True)).succeeded:
+            raise Deposed
+
+    async def _leases(self, batch: Iterable[str]) -> dict[str, int]:
+        return {key: (await self._pool.lease_for(key)).id for key in batch}
+
+    def _wanted(self, candidates: list[str]) -> dict[str, bytes]:
+        """Key -> value for those of ``candidates`` that should exist. A canary keeps its first time."""
+        wanted: dict[str, bytes] = {}
+        for key in candidates:
+            if key in self._desired.values:
+                wanted[key] = self._desired.values[key]
+            elif key in self._config:
+                wanted[key] = self._config[key]
+            elif key.startswith(keys.synced_prefix(self._cluster)):
+                held = self._held.get(key)
+                wanted[key] = held.value if held is not None and held.value is not None else _now()
+        return wanted
+
+    def _other_canaries(self) -> list[str]:
+        """Canaries of what the publisher has no records of: an empty set is complete at once.
+
+        Nodes write their own keys whenever they come, so there is no moment at which theirs are all there.
+        """
+        return [keys.canary(self._cluster, name) for name in keys.CANARY_RESOURCES if name != "services"]
+
+    def _is_service(self, key: str) -> bool:
+        return key.startswith(keys.services_prefix(self._cluster))
+
+
+def _now() -> bytes:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
