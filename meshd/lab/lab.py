@@ -10,6 +10,7 @@ from pathlib import Path
 from meshd.kernel import cgroup, netns
 from meshd.lab import agents, etcd, layout, record, topology, workloads
 from meshd.lab.api import ClusterApi
+from meshd.lab.down import down
 from meshd.lab.environment import environment
 from meshd.lab.layout import Addresses, Cluster, Node, Places
 from meshd.lab.objects import Condition, selects
@@ -158,13 +159,19 @@ class Lab:
         self.apis[pod.cluster].remove_pod(pod, self.addresses(pod), str(path))
         netns.remove_named(path)
         cgroup.remove_tree(self.pod_cgroup(pod))
-        self.running.pop(f"pod/{pod.id}", None)
+        self.running.pop(f"pod/{pod.id}").reap()
         del self.record.pods[pod.id]
         self.record.ready.discard(pod.id)
         record.write(self.places, self.record)
 
     def pod_cgroup(self, pod: Pod) -> Path:
         return self.places.pod_cgroup(self.node(pod.node), pod.name)
+
+    def take_down(self) -> None:
+        """Removes all of the lab (``down.py``)."""
+        down(self.places)
+        for started in self.running.values():
+            started.reap()
 
     def addresses(self, pod: Pod) -> Addresses:
         return self.node(pod.node).pod_address(pod.host)
@@ -178,5 +185,7 @@ class Lab:
         )
 
     def _start(self, key: str, program: Program, *, notify: bool = False) -> Started:
+        if key in self.running:
+            self.running[key].reap()
         self.running[key] = start(program, notify=notify)
         return self.running[key]

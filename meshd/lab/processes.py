@@ -74,6 +74,12 @@ class Started:
         except BlockingIOError:
             return False
 
+    def reap(self) -> int:
+        """Its exit status, when it has ended; nothing of it is left in this process."""
+        if self.notified is not None:
+            self.notified.close()
+        return self.process.wait()
+
     def last_words(self) -> str:
         """The end of the program's log, for an error message."""
         return last_words(self.program.log)

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from meshd.lab.down import down, sweep
+from meshd.lab.down import sweep
 from meshd.lab.lab import Lab
 from meshd.lab.layout import Places
 from meshd.lab.record import LabError, held
@@ -28,7 +28,7 @@ async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
             )
         say(f"lab {places.id}")
         lab = Lab(places, spec)
-        async with taken_down_on_failure(places, say):
+        async with taken_down_on_failure(lab, say):
             await up(lab, say)
             lab.keep_as("up")
     say(f"lab {places.id} is up after {time.monotonic() - begun:.1f} s; `meshctl lab down` removes it")
@@ -36,13 +36,13 @@ async def bring_up(places: Places, spec: LabSpec, say: Say) -> int:
 
 
 @asynccontextmanager
-async def taken_down_on_failure(places: Places, say: Say) -> AsyncIterator[None]:
+async def taken_down_on_failure(lab: Lab, say: Say) -> AsyncIterator[None]:
     """Whatever goes wrong inside, nothing of the lab is left when it comes out. Labs of the dead go first."""
     try:
-        await on_thread(sweep_and_say, places, say)
+        await on_thread(sweep_and_say, lab.places, say)
         yield
     except BaseException:
-        take_down_now(places, say)
+        take_down_now(lab, say)
         raise
 
 
@@ -51,12 +51,12 @@ def sweep_and_say(places: Places, say: Say) -> None:
         say(f"lab {left} was left behind by a process that died; it is removed")
 
 
-def take_down_now(places: Places, say: Say) -> None:
+def take_down_now(lab: Lab, say: Say) -> None:
     """Takes the lab down whatever else comes in meanwhile: a second Ctrl-C would leave half of it."""
     old = [(number, signal.signal(number, signal.SIG_IGN)) for number in ENDING]
     # The terminal or pipe may be what went away.
     with suppress(OSError):
-        say(f"taking lab {places.id} down")
-    down(places)
+        say(f"taking lab {lab.places.id} down")
+    lab.take_down()
     for number, handler in old:
         signal.signal(number, handler)

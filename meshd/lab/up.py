@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from meshd.kernel import cgroup
 from meshd.kernel.pins import mount_bpffs
-from meshd.lab import agents, etcd
+from meshd.lab import agents, etcd, etcd_roles
 from meshd.lab.lab import Lab
 from meshd.lab.readiness import settled
 from meshd.lab.record import Pod
@@ -41,6 +41,9 @@ async def up(lab: Lab, say: Say) -> None:
     with timed(say, f"etcd of {len(etcds)} clusters"):
         serving = asyncio.create_task(lab.run_pods(servers))
         await asyncio.gather(*(started.ready() for started in etcds))
+        for cluster in lab.clusters:
+            others = [other.name for other in lab.clusters if other != cluster]
+            await on_thread(etcd_roles.restrict, places, cluster, others)
     with timed(say, f"meshd on {len(lab.nodes)} nodes settled"):
         for node in lab.nodes:
             # A BPF file system of the node's own: its pins go when it is unmounted.

@@ -31,6 +31,8 @@ def _report(out: Path) -> dict[str, Any]:
     return read
 
 
+# Longer than the default: all six phases take most of a minute on a machine that does nothing else.
+@pytest.mark.timeout(300)
 def test_the_demo_loses_no_request_and_shows_all_phases(own: Places, tmp_path: Path) -> None:
     done = subprocess.run(
         command("demo", "--id", own.id, "--out", str(tmp_path)), capture_output=True, text=True, check=False

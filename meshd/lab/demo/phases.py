@@ -92,7 +92,7 @@ async def _terminate(stage: Stage, pod: Pod) -> None:
     cgroup = stage.lab.pod_cgroup(pod)
     tell(cgroup, signal.SIGTERM)
     await gone(cgroup)
-    code = await asyncio.to_thread(started.process.wait)
+    code = started.reap()
     if code != 0:
         stage.remarks.append(f"{pod.id} exited with {code}, not 0{started.last_words()}")
 

@@ -18,7 +18,6 @@ from meshd.lab.demo.phases import PHASES, SERVICE, Phase, Stage
 from meshd.lab.demo.picture import Picture
 from meshd.lab.demo.report import Happened, Report
 from meshd.lab.demo.requests import Log, Request
-from meshd.lab.down import down
 from meshd.lab.lab import Lab
 from meshd.lab.layout import Places
 from meshd.lab.processes import gone, tell
@@ -43,7 +42,7 @@ async def demo(
     lab = Lab(places, lab_spec.DEFAULT)
     picture = Picture(sys.stdout, [cluster.name for cluster in lab.clusters])
     with held(places):
-        async with taken_down_on_failure(places, picture.say):
+        async with taken_down_on_failure(lab, picture.say):
             picture.say(f"lab {places.id}")
             await up(lab, picture.say)
             lab.keep_as("demo")
@@ -51,7 +50,7 @@ async def demo(
             happened = await watched.go_through(phases, after_phase)
             result = watched.conclude(happened, out)
         picture.close()
-        down(places)
+        lab.take_down()
     print()
     for line in report.lines(result, [cluster.name for cluster in lab.clusters]):
         print(line)
