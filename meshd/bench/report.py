@@ -113,7 +113,8 @@ def _short(value: float) -> float:
 def _head(finished: Report) -> Iterator[str]:
     yield f"{finished.bench}: commit {finished.commit or 'not known'}, kernel {finished.kernel}, {finished.cpus} CPUs"
     yield f"baseline: {finished.baseline}"
-    yield f"medians of {finished.rounds} rounds, ratios with their 95 % interval; none: the interval holds 1"
+    yield f"medians of {finished.rounds} rounds, ratios with their 95 % interval; none: the interval holds 1;"
+    yield "a target is met if its interval reaches it, missed only if all of the interval is beyond it"
 
 
 def _rows(rows: Sequence[Row]) -> Iterator[str]:

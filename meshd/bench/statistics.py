@@ -31,6 +31,16 @@ class Estimate:
     high: float
 
 
+def exact(value: float) -> Estimate:
+    """A figure that is read, not sampled."""
+    return Estimate(value, value, value)
+
+
+def unbounded(value: float) -> Estimate:
+    """A figure of which nobody can say how far off it is."""
+    return Estimate(value, -math.inf, math.inf)
+
+
 def median(values: Sequence[float]) -> Estimate:
     """The median of ``values`` (at least one) and its interval; both ends are infinite below ROUNDS_MIN values."""
     low, high = _interval(sorted(values), 0.5)

@@ -67,7 +67,7 @@ def test_the_table_says_plainly_whether_a_target_is_missed(measured: Estimate, l
 
 def test_the_table_calls_a_difference_inside_the_interval_none() -> None:
     table = to_table(report("service-lb", 6, "no service", [CONNECT], []))
-    assert table.splitlines()[5].split()[-1] == "none"
+    assert table.splitlines()[6].split()[-1] == "none"
 
 
 def test_rows_and_targets_without_ratio_are_plain_values() -> None:

@@ -1,0 +1,139 @@
+"""The command line of `meshctl bench`. Exit status 0: measured, whatever came out; 1: could not be measured; 2: usage."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import NoReturn
+
+from meshd.errors import MeshError
+
+DESCRIPTION = """Measure a real agent beside what people run today. Needs root; what is made on this machine is
+removed at the end. A target that is missed is shown as MISSED and is no failure of the command."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `meshctl bench`; `run` takes what they parse to."""
+    parser.description = DESCRIPTION
+    benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    one = benches.add_parser(
+        "service-lb",
+        help="what a service address costs at connect(), and how quickly changes are in the kernel",
+        description="connect() through meshd beside no service and kube-proxy's nftables and iptables rules, "
+        "round-robin; the time to program services and to remove a backend; the agent's memory. About three minutes.",
+    )
+    one.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
+    )
+    one.add_argument(
+        "--services",
+        type=_counts,
+        default=(1, 1_000, 10_000),
+        metavar="N[,N...]",
+        help="numbers of services to measure with (default: 1,1000,10000)",
+    )
+    # Six is what it takes for an interval of 95 % (statistics.py).
+    for name, default, least, what in (
+        ("rounds", 30, 6, "rounds of the connect() measurement"),
+        ("connections", 500, 100, "connections of a path in each round"),
+        ("programming-rounds", 6, 6, "times that all services are programmed"),
+        ("removals", 200, 6, "backends that are removed at each size"),
+    ):
+        one.add_argument(
+            f"--{name}",
+            type=_at_least(least),
+            default=default,
+            metavar="N",
+            help=f"{what}, at least {least} (default: %(default)s)",
+        )
+    one.add_argument(
+        "--name",
+        metavar="NAME",
+        help="how everything made in the kernel is called (default: from the process id)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs what ``args`` ask for; the report on standard output, progress and errors on standard error."""
+    if os.geteuid() != 0:
+        print("meshctl bench: needs root for namespaces, cgroups and BPF: run it with sudo", file=sys.stderr)
+        return 1
+    try:
+        with _ended_by_sigterm():
+            _service_lb(args)
+    except MeshError as error:
+        print(f"meshctl bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("meshctl bench: interrupted; everything it made is removed", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _service_lb(args: argparse.Namespace) -> None:
+    # Late: meshctl's other commands need neither gRPC stubs nor the kernel layer of this one.
+    from meshd.bench import places, service_lb  # noqa: PLC0415
+    from meshd.bench.agents import errors_of_the_api  # noqa: PLC0415
+    from meshd.bench.progress import Progress  # noqa: PLC0415
+    from meshd.bench.report import to_json, to_table  # noqa: PLC0415
+
+    options = service_lb.Options(
+        args.services, args.rounds, args.connections, args.programming_rounds, args.removals
+    )
+    progress = Progress()
+    places.sweep()
+    with (
+        places.opened(args.name or places.own_name()) as opened,
+        contextlib.ExitStack() as stack,
+        errors_of_the_api(),
+    ):
+        finished = service_lb.measure(options, opened, stack, progress)
+    progress.end()
+    print(to_json(finished) if args.output == "json" else to_table(finished))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """`python -m meshd.bench.cli`, the same without meshctl."""
+    parser = argparse.ArgumentParser(prog="meshctl bench")
+    add_arguments(parser)
+    return run(parser.parse_args(arguments))
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, so that it tidies up."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    counts = tuple(sorted({int(part) for part in text.split(",")}))
+    if not 1 <= counts[0] <= counts[-1] <= 100_000:
+        raise argparse.ArgumentTypeError("every number of services must be 1..100000")
+    return counts
+
+
+def _at_least(least: int) -> type:
+    def parse(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}")
+        return value
+
+    parse.__name__ = "number"
+    return parse  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
