@@ -1,19 +1,22 @@
 """Every exception of the agent, as one tree, so that whoever handles one can see what else there is.
 
-    MeshError
-    ├── ConfigError            the configuration cannot be used; nothing was started
-    ├── KernelError            an operation the kernel refused: operation, object, errno
-    │   ├── VerifierError      a program the verifier refused: program, last lines of the log, whole log
-    │   ├── MapFull            a map without room for a whole change: map, needed, free; nothing was written
-    │   └── FeatureMissing     the kernel lacks something; says what and what it costs
-    ├── LayoutError            a type of the BPF object and what Python expects of it do not fit: type, reason
-    ├── InvalidObject          one object of a source cannot be used: object, field, reason
-    ├── OwnedByOther           an object belongs to another source: object, owner
-    ├── InvalidRequest         a request with several such objects or fields; nothing of it was done
-    ├── UnknownObject          no source names an object that a caller asked for: object
-    ├── RowsFailed             rows a caller waited for could not be written: key -> error
-    ├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
-    └── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
+MeshError
+├── ConfigError            the configuration cannot be used; nothing was started
+├── KernelError            an operation the kernel refused: operation, object, errno
+│   ├── VerifierError      a program the verifier refused: program, last lines of the log, whole log
+│   ├── MapFull            a map without room for a whole change: map, needed, free; nothing was written
+│   └── FeatureMissing     the kernel lacks something; says what and what it costs
+├── LayoutError            a type of the BPF object and what Python expects of it do not fit: type, reason
+├── InvalidObject          one object of a source cannot be used: object, field, reason
+├── OwnedByOther           an object belongs to another source: object, owner
+├── InvalidRequest         a request with several such objects or fields; nothing of it was done
+├── UnknownObject          no source names an object that a caller asked for: object
+├── RowsFailed             rows a caller waited for could not be written: key -> error
+├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
+├── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
+├── NotAllowed             a caller's role does not permit an operation: caller, operation, role needed
+├── ListAgain              a watch cannot be resumed or continued without a gap: reason
+└── ReaderTooSlow          a reader took nothing for so long that it was cut off: seconds
 """
 
 from __future__ import annotations
@@ -60,7 +63,10 @@ class MapFull(KernelError):
         self.needed = needed
         self.free = free
         super().__init__(
-            "write rows to", f"map {map_name}", 28, detail=f"{needed} entries needed, {free} free; nothing was written"
+            "write rows to",
+            f"map {map_name}",
+            28,
+            detail=f"{needed} entries needed, {free} free; nothing was written",
         )
 
 
@@ -145,3 +151,29 @@ class JournalError(MeshError):
         self.path = path
         self.reason = reason
         super().__init__(f"journal {path}: {reason}; nothing was changed")
+
+
+class NotAllowed(MeshError):
+    """``caller`` may not call ``operation``; ``needed`` is the role that may."""
+
+    def __init__(self, caller: str, operation: str, needed: str) -> None:
+        self.caller = caller
+        self.operation = operation
+        self.needed = needed
+        super().__init__(f"{caller} may not call {operation}: it needs the role {needed}")
+
+
+class ListAgain(MeshError):
+    """A watch would have a gap; its reader begins from nothing and replaces what it holds."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"{reason}; watch again from nothing and replace what you hold")
+
+
+class ReaderTooSlow(MeshError):
+    """A reader of a stream took nothing for ``seconds``; the stream ended, nothing was buffered for it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"nothing was read for {seconds:g} s; resume from the last revision received")
