@@ -84,7 +84,7 @@ def cgroups() -> list[str]:
 def processes_with(setting: str) -> list[str]:
     """Processes other than this one that were started with ``NAME=value`` in their environment, by whomever.
 
-    Zombies have no environment any more: those whose parent is this process are found by that.
+    One that ended without being waited for has no environment any more: it is found by its parent, this process.
     """
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -94,7 +94,8 @@ def processes_with(setting: str) -> list[str]:
         inherited = setting.encode() in (_read_bytes(entry / "environ")).split(b"\0")
         if inherited or f"\nPPid:\t{os.getpid()}\n" in status:
             command = _read_bytes(entry / "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
-            found.append(f"process {entry.name} {command or status.partition(chr(10))[0]}")
+            name = status.partition("\n")[0].removeprefix("Name:\t")
+            found.append(f"process {entry.name} {command or f'{name} (ended, nobody waited for it)'}")
     return found
 
 

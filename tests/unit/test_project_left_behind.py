@@ -53,6 +53,13 @@ def test_a_process_that_stayed_fails_the_run(sleepers: Path) -> None:
 
 
 @pytest.mark.needs("root")
+def test_a_process_that_nobody_waited_for_fails_the_run(tmp_path: Path) -> None:
+    status, output = run(tmp_path, "import os; os.fork() or os._exit(0)")
+    assert status == 1, output
+    assert "(ended, nobody waited for it)" in output
+
+
+@pytest.mark.needs("root")
 def test_a_daemon_that_left_its_session_and_parent_is_found_too(sleepers: Path) -> None:
     status, output = run(
         sleepers,
