@@ -113,9 +113,25 @@ async def instance(places: Places, node: Node) -> str:
     Raises:
         LabError: none does.
     """
+    return (await _answer(places, node)).instance
+
+
+async def peers_synced(places: Places, node: Node) -> frozenset[str]:
+    """Names of the remote clusters that the node says it is in sync with.
+
+    Raises:
+        LabError: its meshd does not answer.
+    """
+    said = await _answer(places, node)
+    return frozenset(
+        c.name for c in said.clusters if not c.local and c.state == cluster_pb2.CLUSTER_STATE_SYNCED
+    )
+
+
+async def _answer(places: Places, node: Node) -> status_pb2.GetStatusResponse:
     try:
         async with _channel(places, node) as channel:
-            return (await _status(channel)).instance
+            return await _status(channel)
     except grpc.aio.AioRpcError as error:
         raise LabError(f"meshd of {node.name} does not answer: {error.code().name}") from error
 

@@ -16,7 +16,7 @@ from meshd.lab.demo.checks import Check, Switch
 from meshd.lab.lab import Lab
 from meshd.lab.objects import Condition
 from meshd.lab.processes import gone, tell
-from meshd.lab.readiness import instance, node_settled, settled
+from meshd.lab.readiness import instance, node_settled, peers_synced, settled
 from meshd.lab.record import Pod
 from meshd.lab.up import on_thread
 
@@ -125,6 +125,9 @@ def restart_etcd_of(cluster: str) -> Act:
         await gone(place)
         stage.now("down", f"etcd of {cluster} has stopped")
         await asyncio.sleep(OUTAGE_S)
+        for node in lab.nodes:
+            if node.cluster != cluster and cluster in await peers_synced(lab.places, node):
+                stage.remarks.append(f"{node.name} says it is in sync with {cluster}, whose etcd is down")
         stage.now("started", f"etcd of {cluster} is started")
         await lab.start_etcd(lab.cluster(cluster)).ready()
         await settled(lab)
