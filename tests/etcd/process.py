@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -19,12 +20,21 @@ from clustermesh.call import KvOptions
 from clustermesh.channel import Endpoint, TlsFiles, parse_endpoint
 from clustermesh.kv import Kv
 
+# Below the range that the kernel takes the ports of outgoing connections from: a client that dials a port of that range while
+# nobody listens is, now and then, given the same port, connects to itself, and keeps etcd from ever getting it back.
+PORTS = range(20_000, 32_000)
+
 
 def free_ports(count: int) -> list[int]:
     """``count`` loopback ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
+    sockets: list[socket.socket] = []
+    while len(sockets) < count:
+        one = socket.socket()
+        with contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", random.choice(PORTS)))  # noqa: S311 - any will do
+            sockets.append(one)
+            continue
+        one.close()
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:
         one.close()
