@@ -20,7 +20,7 @@ from clustermesh.call import KvOptions
 from clustermesh.channel import Endpoint, TlsFiles, parse_endpoint
 from clustermesh.kv import Kv
 
-# Below the range that the kernel takes the ports of outgoing connections from: a client that dials a port of that range while
+# Below the range that the kernel takes the ports of outgoing connections from: a client that dials a port of it while
 # nobody listens is, now and then, given the same port, connects to itself, and keeps etcd from ever getting it back.
 PORTS = range(20_000, 32_000)
 
