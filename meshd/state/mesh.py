@@ -11,6 +11,7 @@ been told of yet: :meth:`Mesh.is_complete` is what decides whether their absence
 from __future__ import annotations
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -59,6 +60,8 @@ class Mesh:
     """Tables of model values keyed by (source, name, ...), one revision for all of them."""
 
     def __init__(self) -> None:
+        # Revisions begin anew with every process; who resumes from one must know of which.
+        self.instance = secrets.token_hex(8)
         self.revision = 0
         self.services: Table[tuple[str, ServiceName], Service] = Table()
         self.slices: Table[tuple[str, ServiceName, str], BackendSlice] = Table()

@@ -17,7 +17,7 @@ from meshd.servers.control.pages import page
 from meshd.servers.control.replies import Replies
 from meshd.servers.control.requests import SOURCE, backend_from, service_name
 from meshd.servers.control.services import refuse_foreign
-from meshd.servers.control.watch import INSTANCE, Watch
+from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh
 from meshd.state.table import Change as Changed
@@ -82,7 +82,7 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
             events: list[backend_pb2.BackendSliceEvent], revision: int, synced: bool
         ) -> backend_pb2.WatchBackendsResponse:
             return backend_pb2.WatchBackendsResponse(
-                events=events, instance=INSTANCE, revision=revision, synced=synced
+                events=events, instance=self.mesh.instance, revision=revision, synced=synced
             )
 
         watch = Watch(self.mesh, self.mesh.slices, events, respond)

@@ -11,7 +11,7 @@ from meshd.model import Cluster, Node
 from meshd.servers.control.callers import Context
 from meshd.servers.control.pages import page
 from meshd.servers.control.replies import Replies
-from meshd.servers.control.watch import INSTANCE, Watch
+from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh
 from meshd.state.mesh import precedence
@@ -67,7 +67,7 @@ class Nodes(node_pb2_grpc.NodeServiceServicer):
             events: list[node_pb2.NodeEvent], revision: int, synced: bool
         ) -> node_pb2.WatchNodesResponse:
             return node_pb2.WatchNodesResponse(
-                events=events, instance=INSTANCE, revision=revision, synced=synced
+                events=events, instance=self.mesh.instance, revision=revision, synced=synced
             )
 
         async for message in Watch(self.mesh, self.mesh.nodes, events, respond).stream(request.resume):
@@ -114,7 +114,7 @@ class Clusters(cluster_pb2_grpc.ClusterServiceServicer):
             events: list[cluster_pb2.ClusterEvent], revision: int, synced: bool
         ) -> cluster_pb2.WatchClustersResponse:
             return cluster_pb2.WatchClustersResponse(
-                events=events, instance=INSTANCE, revision=revision, synced=synced
+                events=events, instance=self.mesh.instance, revision=revision, synced=synced
             )
 
         async for message in Watch(self.mesh, self.mesh.clusters, events, respond).stream(request.resume):

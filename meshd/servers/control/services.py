@@ -16,7 +16,7 @@ from meshd.servers.control.outcome import until_settled
 from meshd.servers.control.pages import page
 from meshd.servers.control.replies import Replies
 from meshd.servers.control.requests import SOURCE, service_from, service_name
-from meshd.servers.control.watch import INSTANCE, Watch
+from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh
 from meshd.state.table import Change as Changed
@@ -77,7 +77,7 @@ class Services(service_pb2_grpc.ServiceServiceServicer):
             events: list[service_pb2.ServiceEvent], revision: int, synced: bool
         ) -> service_pb2.WatchServicesResponse:
             return service_pb2.WatchServicesResponse(
-                events=events, instance=INSTANCE, revision=revision, synced=synced
+                events=events, instance=self.mesh.instance, revision=revision, synced=synced
             )
 
         watch = Watch(self.mesh, self.mesh.services, events, respond)

@@ -15,7 +15,6 @@ from meshd.config import Config
 from meshd.model import ClusterState
 from meshd.servers.control.callers import Context
 from meshd.servers.control.replies import Replies, map_message
-from meshd.servers.control.watch import INSTANCE
 from meshd.servers.introspection import Introspection, KernelMap
 from meshd.state import Mesh, SourceState
 from meshd.state.mesh import SourceStatus
@@ -64,7 +63,7 @@ class Status(status_pb2_grpc.StatusServiceServicer):
             node=self.config.node_name,
             cluster=self.config.cluster_name,
             started=self._started(),
-            instance=INSTANCE,
+            instance=self.mesh.instance,
             revision=self.mesh.revision,
             services=len(self.mesh.services),
             backends=sum(len(part.backends) for part in self.mesh.slices.values()),

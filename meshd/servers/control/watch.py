@@ -6,7 +6,6 @@ who takes nothing at all is cut off (callers.Gate), since gRPC itself holds his 
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -24,9 +23,6 @@ Response = TypeVar("Response")
 
 # Of one message: some 100 KiB, well below gRPC's limit for a message.
 EVENTS_MAX = 500
-
-# Revisions begin anew with every process: a reader of another one must not take ours for its own.
-INSTANCE = secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +61,7 @@ class Watch(Generic[K, V, Event, Response]):
                 await self.mesh.moved()
 
     def _check(self, resume: watch_pb2.ResumePoint) -> None:
-        if resume.revision and resume.instance != INSTANCE:
+        if resume.revision and resume.instance != self.mesh.instance:
             raise ListAgain("the revision is of another process")
         if resume.revision > self.mesh.revision:
             raise ListAgain(f"revision {resume.revision} is not reached yet (now {self.mesh.revision})")
