@@ -15,8 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from clustermesh.publisher import PublisherOptions
 from meshd.agent import run_lock
-from meshd.agent.introspect import DataplaneView, build
+from meshd.agent.introspect import DataplaneView, build, peers
 from meshd.config import Config
 from meshd.dataplane.dataplane import NEEDS, Dataplane, open_object
 from meshd.kernel import cgroup, features
@@ -24,9 +25,13 @@ from meshd.kernel.features import Feature
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection
+from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
+from meshd.sources.remote import PREFIX as REMOTE_PREFIX
+from meshd.sources.remote import RemoteClusters
 from meshd.state import Mesh
+from meshd.state.journal import sources_in
 from meshd.state.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
@@ -80,19 +85,32 @@ class Agent:
         snapshots = Snapshots(self._mesh, journals)
         if self._config.manifests is not None:
             self._mesh.listing(MANIFESTS)
-        restored = snapshots.restore(only=self._configured_sources(journals, dataplane))
+        known = {*dataplane.held.source_names.values(), *sources_in(journals)}
+        restored = snapshots.restore(only=[name for name in known if self._is_configured(name)])
         changes = Changes(self._mesh, journals)
         restored["api"] = changes.load()
         log.info("restored from journals", **{name: count for name, count in restored.items() if count})
         return changes, snapshots
 
-    def _configured_sources(self, journals: Path, dataplane: Dataplane) -> list[str]:
-        return [MANIFESTS] if self._config.manifests is not None else []
+    def _is_configured(self, source: str) -> bool:
+        """Whether the configuration may still name ``source``; of remote clusters the directory of peers decides later."""
+        if source.startswith(REMOTE_PREFIX):
+            return self._config.clustermesh.peers is not None
+        return source == MANIFESTS and self._config.manifests is not None
 
     async def _serve(
         self, dataplane: Dataplane, found: Sequence[Feature], changes: Changes, snapshots: Snapshots
     ) -> None:
-        view = DataplaneView(self._config, dataplane, found)
+        config = self._config
+        view = DataplaneView(config, dataplane, found)
+        known = [name for name in dataplane.held.source_names.values() if self._is_configured(name)]
+        remotes = RemoteClusters(
+            self._mesh,
+            config.clustermesh.peers,
+            config.cluster_name,
+            config.cluster_id,
+            [*known, *self._mesh.sources],
+        )
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
@@ -100,21 +118,38 @@ class Agent:
             maps=view.maps,
             dump=view.dump,
             figures=view.figures,
-            peers=lambda: (),
+            peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
         )
-        control = ControlServer(self._config, self._mesh, changes, introspection)
+        control = ControlServer(config, self._mesh, changes, introspection)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(dataplane.run())
             tasks.create_task(snapshots.run())
             tasks.create_task(control.run())
-            if self._config.manifests is not None:
-                manifests = Manifests(
-                    self._mesh, self._config.manifests, self._config.cluster_name, self._config.node_name
-                )
+            tasks.create_task(remotes.run())
+            if config.manifests is not None:
+                manifests = Manifests(self._mesh, config.manifests, config.cluster_name, config.node_name)
                 tasks.create_task(manifests.run())
+            if config.clustermesh.etcd is not None:
+                tasks.create_task(self._local_etcd(config.clustermesh.etcd).run())
             tasks.create_task(self._freeze_when_settled())
+
+    def _local_etcd(self, client_file: Path) -> LocalEtcd:
+        config = self._config
+        return LocalEtcd(
+            self._mesh,
+            client_file,
+            config.cluster_name,
+            config.cluster_id,
+            config.node_name,
+            publish=config.clustermesh.publish,
+            options=PublisherOptions(
+                election_ttl_s=config.clustermesh.election_lease_s,
+                data_ttl_s=config.clustermesh.data_lease_s,
+                heartbeat_s=config.clustermesh.heartbeat_s,
+            ),
+        )
 
     async def _freeze_when_settled(self) -> None:
         """The mesh is long-lived: once it stands, the collector need not walk it again and again."""

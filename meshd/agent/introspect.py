@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 
+from clustermesh.mesh import MeshStatus
 from meshd import __version__
 from meshd.config import Config
 from meshd.dataplane.attach import HOOKS
@@ -22,6 +23,7 @@ from meshd.servers.introspection import (
     Figure,
     KernelMap,
     MapRow,
+    Peer,
     Program,
     Reconcile,
     Sample,
@@ -34,6 +36,22 @@ KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_has
 def build(started_s: float) -> Build:
     """What runs here."""
     return Build(__version__, "", platform.release(), platform.python_version(), started_s)
+
+
+def peers(status: MeshStatus) -> Sequence[Peer]:
+    """The connections to remote clusters."""
+    return [
+        Peer(
+            each.cluster,
+            services=each.services,
+            lag_s=each.lag_s,
+            heartbeat_age_s=each.heartbeat_age_s,
+            refused=each.refusals,
+            reconnects=each.failures,
+            last_error=each.last_failure,
+        )
+        for each in status.peers
+    ]
 
 
 class DataplaneView:

@@ -1,0 +1,58 @@
+"""COUNT processes that open one connection after another to ADDRESS:PORT, each once, until SIGTERM.
+
+Prints `started`, and at the end one JSON object: connections answered by whom, and every failure.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+
+
+def client(address: str, port: int, result: int) -> None:
+    stopped = []
+    signal.signal(signal.SIGTERM, lambda *_: stopped.append(1))
+    answers: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    while not stopped:
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as made:
+            made.settimeout(10)
+            try:
+                made.connect((address, port))
+                answer = made.recv(64).decode()
+                answers[answer] += 1
+                if not answer:
+                    failures["closed without an answer"] += 1
+            except OSError as error:
+                failures[str(error)] += 1
+    os.write(result, json.dumps([answers, failures]).encode())
+    os._exit(0)
+
+
+def main() -> None:
+    os.nice(10)  # fifty busy processes on few cores: the load is there, and the agent still gets its turn
+    count, address, port = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    children = []
+    for _ in range(count):
+        read, write = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            client(address, port, write)
+        os.close(write)
+        children.append((pid, read))
+    signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid, _ in children])
+    print("started", flush=True)
+    answers: Counter[str] = Counter()
+    failures: Counter[str] = Counter()
+    for pid, read in children:
+        with os.fdopen(read, "rb") as result:
+            mine, lost = json.loads(result.read())
+        os.waitpid(pid, 0)
+        answers.update(mine)
+        failures.update(lost)
+    print(json.dumps({"answers": answers, "failures": failures}), flush=True)
+
+
+main()
