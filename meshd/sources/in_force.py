@@ -25,6 +25,7 @@ class InForce:
         # The sorted names of the files that claim an object; nearly always one.
         self._claimants: dict[ObjectName, tuple[str, ...]] = {}
         self._contested: set[ObjectName] = set()
+        self._troubled: set[str] = set()
 
     @property
     def files(self) -> list[str]:
@@ -42,11 +43,12 @@ class InForce:
 
     def unidentified(self) -> list[Problem]:
         """A problem of each file of which some document does not tell which object it is."""
-        return [version.problems[0] for version in self._files.values() if version.unidentified]
+        versions = (self._files[file] for file in sorted(self._troubled))
+        return [version.problems[0] for version in versions if version.unidentified]
 
     def problems(self) -> list[Problem]:
         """Everything that is not in force as it stands in its file, by file and line."""
-        found = [problem for version in self._files.values() for problem in version.problems]
+        found = [problem for file in self._troubled for problem in self._files[file].problems]
         for name in self._contested:
             first, *others = self._claimants[name]
             for file in others:
@@ -63,6 +65,10 @@ class InForce:
         """
         before, after = self.version(file), version or EMPTY
         self._files[file] = after
+        if after.problems:
+            self._troubled.add(file)
+        else:
+            self._troubled.discard(file)
         for name in [*before.claims, *(name for name in after.claims if name not in before.claims)]:
             old, new = before.claims.get(name), after.claims.get(name)
             if old is not None and new is not None and old.value is new.value:

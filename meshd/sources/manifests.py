@@ -76,8 +76,11 @@ class Manifests:
     # Reading
 
     async def _read(self, changed: Changed, watch: DirectoryWatch) -> None:
-        known = {file: self._signatures.get(file) for file in self._in_force.files}
-        names = None if changed.everything else changed.names
+        names: frozenset[str] | None = changed.names
+        known = dict[str, Signature | None]()
+        if changed.everything:
+            names = None
+            known = {file: self._signatures.get(file) for file in self._in_force.files}
         try:
             found = await asyncio.to_thread(read_changed, self._directory, names, known)
         except OSError as error:
