@@ -21,14 +21,19 @@ class Office:
     fence: Compare
 
 
-async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int) -> Office | str:
+async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int, dead_prefix: str = "") -> Office | str:
     """Take ``key`` if it is free (or already has our name): the office, or else who holds it.
 
-    ``candidate`` must be unique to this process. Safe to repeat after a lost answer.
+    ``candidate`` must be unique to this process. Safe to repeat after a lost answer. A holder whose name begins with
+    ``dead_prefix`` is known to be dead: its lease is revoked, not waited for, so that its writes are fenced off too.
     """
     holder = await kv.get(key)
     if holder is not None and holder.value != candidate.encode():
-        return (holder.value or b"").decode("utf-8", "replace")
+        name = (holder.value or b"").decode("utf-8", "replace")
+        if not dead_prefix or not name.startswith(dead_prefix):
+            return name
+        await kv.revoke(Lease(holder.lease, ttl_s, expires_at=0.0))
+        holder = None
     lease = await kv.grant(ttl_s)
     condition = Compare(key, "create", holder.create_revision if holder is not None else 0)
     result = await kv.txn(

@@ -105,6 +105,9 @@ class Publisher:
         self._config = encode_config(config)
         self._options = options or PublisherOptions()
         self._name = f"{node or 'publisher'}/{secrets.token_hex(8)}"
+        # One process at a time runs on a node, so at our start whoever holds the office in its name is dead. Once only:
+        # two nodes that were given one name by mistake must not throw each other out for ever.
+        self._dead_prefix = f"{node}/" if node else ""
         self._pool = LeasePool(kv, self._options.data_ttl_s, self._options.keys_per_lease)
         self._desired = DesiredServices(cluster, config.cluster_id)
         self._tally = Tally()
@@ -174,7 +177,10 @@ class Publisher:
         self._enter("candidate")
         try:
             await self._pool.revive()
-            office = await campaign(self._kv, key, self._name, self._options.election_ttl_s)
+            office = await campaign(
+                self._kv, key, self._name, self._options.election_ttl_s, self._dead_prefix
+            )
+            self._dead_prefix = ""
             if isinstance(office, str):
                 self._enter("standby", holder=office)
                 await until_absent(self._kv, key)
