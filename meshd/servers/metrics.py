@@ -132,11 +132,6 @@ class MeshCollector(Collector):
         yield CounterMetricFamily(
             "meshd_reconcile_failures", "Attempts to write rows that failed.", value=work.failures
         )
-        yield CounterMetricFamily(
-            "meshd_rows_repaired",
-            "Rows that somebody else changed and the audit put right.",
-            value=work.rows_repaired,
-        )
 
     def _objects(self) -> Iterator[Family]:
         services = Counter(source for (source, _), _ in self._mesh.services.items())

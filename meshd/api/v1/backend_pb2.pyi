@@ -194,7 +194,7 @@ class ListBackendsRequest(_message.Message):
     source: _builtins.str
     """Empty: all."""
     page_size: _builtins.int
-    """At most 1000; 0: 1000. A slice is never split, so a page may hold more by the backends of one slice."""
+    """At most 1000; 0: 1000. A slice is never split, so a page may hold more by what the last slice has."""
     page_token: _builtins.str
     def __init__(
         self,

@@ -13,7 +13,7 @@ from meshd.model import Address, BackendSlice, ServiceName, format_address, pars
 from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.changes import Change, Changes
 from meshd.servers.control.outcome import until_settled
-from meshd.servers.control.pages import page
+from meshd.servers.control.pages import PAGE_MAX, encode, messages, page
 from meshd.servers.control.replies import Replies
 from meshd.servers.control.requests import SOURCE, backend_from, service_name
 from meshd.servers.control.services import refuse_foreign
@@ -65,10 +65,12 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
             self.mesh.slices.get((source, ServiceName(namespace, name), slice_name))
             for namespace, name, source, slice_name in shown
         )
+        limit = min(request.page_size, PAGE_MAX) or PAGE_MAX
+        backends, taken = await messages(parts, lambda part: replies.backends(part) if part else (), limit)
+        if taken < len(shown):
+            token = encode(shown[taken - 1])
         return backend_pb2.ListBackendsResponse(
-            backends=[message for part in parts if part is not None for message in replies.backends(part)],
-            next_page_token=token,
-            revision=self.mesh.revision,
+            backends=backends, next_page_token=token, revision=self.mesh.revision
         )
 
     async def WatchBackends(

@@ -15,7 +15,7 @@ from meshd.servers.control.replies import map_message
 from meshd.servers.introspection import Introspection
 
 # Of one message, and of one turn of the event loop.
-ENTRIES_MAX = 500
+ENTRIES_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import asyncio
 import base64
 import binascii
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 
@@ -15,9 +16,13 @@ from meshd.errors import InvalidObject
 
 Name = tuple[str, ...]
 
+V = TypeVar("V")
+M = TypeVar("M")
+
 PAGE_MAX = 1000
-# Names looked at in one turn of the event loop: below 2 ms.
-SLICE = 5000
+# Names looked at, and objects made into messages, in one turn of the event loop: 1 to 2 ms.
+SLICE = 2000
+MESSAGES = 100
 
 
 async def page(names: Sequence[Name], size: int, token: str) -> tuple[list[Name], str]:
@@ -38,6 +43,23 @@ async def page(names: Sequence[Name], size: int, token: str) -> tuple[list[Name]
         await asyncio.sleep(0)
     shown = found[:wanted]
     return shown, encode(shown[-1]) if len(found) > wanted else ""
+
+
+async def messages(
+    values: Iterable[V], make: Callable[[V], Iterable[M]], limit: int = 0
+) -> tuple[list[M], int]:
+    """What ``make`` makes of ``values``, and of how many of them: none is begun once ``limit`` messages (0: any) are made."""
+    made: list[M] = []
+    paused = taken = 0
+    for value in values:
+        if limit and len(made) >= limit:
+            break
+        made.extend(make(value))
+        taken += 1
+        if len(made) - paused >= MESSAGES:
+            paused = len(made)
+            await asyncio.sleep(0)
+    return made, taken
 
 
 def encode(name: Name) -> str:

@@ -13,7 +13,7 @@ from meshd.model import Service, ServiceName
 from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.changes import Change, Changes
 from meshd.servers.control.outcome import until_settled
-from meshd.servers.control.pages import page
+from meshd.servers.control.pages import messages, page
 from meshd.servers.control.replies import Replies
 from meshd.servers.control.requests import SOURCE, service_from, service_name
 from meshd.servers.control.watch import Watch
@@ -56,10 +56,9 @@ class Services(service_pb2_grpc.ServiceServiceServicer):
         shown, token = await page(names, request.page_size, request.page_token)
         replies = self._replies()
         found = (self.mesh.services.get((source, ServiceName(*name))) for *name, source in shown)
+        services, _ = await messages(found, lambda value: [replies.service(value)] if value else [])
         return service_pb2.ListServicesResponse(
-            services=[replies.service(value) for value in found if value is not None],
-            next_page_token=token,
-            revision=self.mesh.revision,
+            services=services, next_page_token=token, revision=self.mesh.revision
         )
 
     async def WatchServices(

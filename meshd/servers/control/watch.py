@@ -21,8 +21,8 @@ V = TypeVar("V")
 Event = TypeVar("Event")
 Response = TypeVar("Response")
 
-# Of one message: some 100 KiB, well below gRPC's limit for a message.
-EVENTS_MAX = 500
+# Of one message, and of one turn of the event loop: 1 to 2 ms.
+EVENTS_MAX = 100
 
 
 @dataclass(frozen=True, slots=True)

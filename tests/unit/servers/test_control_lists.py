@@ -135,6 +135,31 @@ async def test_backends_of_one_service_are_found_by_name(tmp_path: Path) -> None
         assert [(one.service, one.address) for one in answer.backends] == [("web", "10.1.0.1")]
 
 
+async def test_pages_of_backends_never_split_a_slice_and_hold_every_backend_once(tmp_path: Path) -> None:
+    ports = (BackendPort("", Protocol.TCP, 1),)
+    parts = [
+        BackendSlice(
+            ServiceName("default", f"s{number:02}"),
+            "a",
+            "manifests",
+            "cm-1",
+            tuple(Backend(parse_address(f"10.1.{number}.{last}"), ports) for last in range(3)),
+        )
+        for number in range(10)
+    ]
+    sizes, seen, token = [], [], ""
+    async with serving(tmp_path) as agent:
+        agent.mesh.replace("manifests", parts)
+        while token or not sizes:
+            request = backend_pb2.ListBackendsRequest(page_size=4, page_token=token)
+            answer = await agent.backends.ListBackends(request, timeout=TIMEOUT_S)
+            sizes.append(len(answer.backends))
+            seen += [one.address for one in answer.backends]
+            token = answer.next_page_token
+    assert sizes == [6] * 5
+    assert seen == [f"10.1.{number}.{last}" for number in range(10) for last in range(3)]
+
+
 async def test_what_is_not_there_is_not_found_by_name(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
         for call, name in (

@@ -73,7 +73,6 @@ async def test_a_scraper_reads_what_the_mesh_and_the_dataplane_say_now() -> None
         of("meshd_revision"): 1,
         of("meshd_reconcile_pending"): mesh.pending,
         of("meshd_reconcile_failures_total"): 4,
-        of("meshd_rows_repaired_total"): 2,
         of("meshd_services", source="manifests"): 1,
         of("meshd_source_complete", source="cluster:cm-2"): 0,
         of("meshd_source_stale", source="cluster:cm-2"): 1,
