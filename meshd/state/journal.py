@@ -79,6 +79,7 @@ class Journal:
         self._size = 0
         self._size_when_compacted = 0
         self._broken = False
+        self._compacting = False
 
     def load(self) -> list[Object]:
         """The objects that lived when the last line was written; the file is ready to be appended to.
@@ -129,7 +130,12 @@ class Journal:
             self._take_back(before)
             raise self._error(error) from error
 
-    def write_at_exit(self, puts: Iterable[Object], deletes: Iterable[tuple[type, Hashable]]) -> None:
+    @property
+    def can_write_now(self) -> bool:
+        """Whether `write_now` may be used: the file is open, whole, and not about to be replaced."""
+        return self._file is not None and not self._broken and not self._compacting
+
+    def write_now(self, puts: Iterable[Object], deletes: Iterable[tuple[type, Hashable]]) -> None:
         """Append one change without waiting for the disk and without compacting, where nothing can be awaited any more.
 
         Raises:
@@ -146,6 +152,13 @@ class Journal:
         Raises:
             JournalError: the new file could not be written; the old one is still in use.
         """
+        self._compacting = True
+        try:
+            await self._compact()
+        finally:
+            self._compacting = False
+
+    async def _compact(self) -> None:
         scratch = self.path.with_suffix(".new")
         try:
             file = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -1,7 +1,8 @@
 """What each source said last, on disk, for the start after a reboot, when the kernel holds nothing either.
 
-One journal a source (``state/journal.py``), written behind the mesh: at most ``FLUSH_S`` later and without waiting for the
-disk, since the source itself knows better as soon as it is reached. The journal of source ``api`` is another matter: it is
+One journal a source (``state/journal.py``), never waiting for the disk, since the source itself knows better as soon as it is
+reached. A small change is handed to the operating system before the kernel's maps follow it, so that an agent that is killed
+leaves no journal older than its maps; a large one is written behind the mesh, at most ``FLUSH_S`` later. The journal of source ``api`` is another matter: it is
 the only place where its objects are kept, so ``api`` writes its own, before it answers.
 """
 
@@ -21,6 +22,8 @@ from meshd.state.mesh import Mesh, Object
 log = structlog.get_logger(__name__)
 
 FLUSH_S = 0.2
+# Objects of a change that is written before anything else happens: some tens of microseconds.
+SMALL_CHANGE = 16
 # After a failed write; the disk may be full for long.
 RETRY_S = 5.0
 
@@ -42,6 +45,8 @@ class Snapshots:
         self._unwritten: dict[str, Unwritten] = {}
         # Journals with lines of an earlier process that nobody asked to restore: history once the source has listed.
         self._outdated: set[str] = set()
+        # The source whose older changes are being written.
+        self._writing = ""
         self._changed = asyncio.Event()
         mesh.observe(self._observe)
 
@@ -87,6 +92,7 @@ class Snapshots:
         written = True
         for source in list(self._unwritten):
             unwritten = self._unwritten.pop(source)
+            self._writing = source
             try:
                 await self._write(source, unwritten)
             except (JournalError, asyncio.CancelledError) as error:
@@ -97,6 +103,8 @@ class Snapshots:
                 log.warning("snapshot of a source not written, retrying", source=source, reason=str(error))
                 self._changed.set()
                 written = False
+            finally:
+                self._writing = ""
         return written
 
     async def _write(self, source: str, unwritten: Unwritten) -> None:
@@ -124,7 +132,7 @@ class Snapshots:
             deletes = [key for key, value in unwritten.items() if value is None]
             try:
                 if source in self._journals:
-                    self._journals[source].write_at_exit(puts, deletes)
+                    self._journals[source].write_now(puts, deletes)
             except JournalError as error:
                 log.warning("snapshot of a source not written", source=source, reason=str(error))
 
@@ -140,9 +148,24 @@ class Snapshots:
         if source in self._without:
             return
         unwritten = self._unwritten.setdefault(source, {})
-        unwritten.update({(type(value), value.key): value for value in puts})
-        unwritten.update(dict.fromkeys(deletes))
         self._changed.set()
+        if not self._write_now(source, puts, deletes):
+            unwritten.update({(type(value), value.key): value for value in puts})
+            unwritten.update(dict.fromkeys(deletes))
+
+
+    def _write_now(self, source: str, puts: list[Object], deletes: list[tuple[type, Hashable]]) -> bool:
+        """Append a small change at once, if nothing older of the same source is waiting."""
+        journal = self._journals.get(source)
+        waiting = bool(self._unwritten.get(source)) or source in self._outdated or source == self._writing
+        if waiting or journal is None or not journal.can_write_now or len(puts) + len(deletes) > SMALL_CHANGE:
+            return False
+        try:
+            journal.write_now(puts, deletes)
+        except JournalError as error:
+            log.warning("snapshot of a source not written, retrying", source=source, reason=str(error))
+            return False
+        return True
 
 
 def slices(unwritten: Unwritten) -> Iterator[Unwritten]:

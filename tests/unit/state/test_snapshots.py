@@ -49,6 +49,15 @@ async def test_what_a_source_said_is_in_force_after_a_reboot_and_its_absence_mea
     assert not after.is_unheard("manifests")
 
 
+async def test_a_small_change_is_in_the_journal_before_anything_else_happens(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("web")])
+        await snapshots.flush()
+        mesh.apply("manifests", [service("late")], [(Service, service("web").key)])
+        assert list(restored(tmp_path).services.values()) == [service("late")]
+
+
 async def test_changes_just_before_the_end_are_written_too(tmp_path: Path) -> None:
     mesh = Mesh()
     async with running(mesh, tmp_path) as snapshots:
