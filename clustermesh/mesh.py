@@ -39,10 +39,7 @@ class MeshStatus:
 
 
 class ClusterMesh:
-    """Connects cluster ``own_name`` to every peer that ``directory`` names.
-
-    And tells ``sink`` what they share.
-    """
+    """Connects cluster ``own_name`` to every peer that ``directory`` names; tells ``sink`` what they share."""
 
     def __init__(
         self, directory: Path, own_name: str, own_id: int, sink: Sink, *, options: MeshOptions | None = None

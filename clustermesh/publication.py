@@ -51,10 +51,7 @@ def to_delete(
 
 
 def batches(keys: Iterable[str], desired: Mapping[str, bytes]) -> Iterator[list[str]]:
-    """``keys`` in order.
-
-    Cut so that each batch fits one transaction (a single large value is a batch of its own).
-    """
+    """``keys`` in order, cut so that each batch fits one transaction; a single large value is one of its own."""
     batch: list[str] = []
     size = 0
     for key in keys:

@@ -46,7 +46,7 @@ class RecordingSink:
 
         It is looked at after every call to the sink and now and then besides.
         """
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not condition():
                 self._changed.clear()
                 try:

@@ -16,7 +16,7 @@ from tests.etcd.test_watch import collect
 
 async def leader_of(members: list[EtcdProcess]) -> EtcdProcess:
     """The member that leads, once there is one."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             for member in members:
                 status = json.loads(member.ctl("endpoint", "status", "-w", "json"))[0]["Status"]

@@ -72,7 +72,7 @@ def wanted(these: Iterable[ClusterService]) -> dict[str, bytes]:
 async def changes_until(kv: Kv, after: int, last: Callable[[Change], bool]) -> list[Change]:
     """All changes under cilium/ after revision ``after`` up to the first for which ``last`` holds."""
     seen: list[Change] = []
-    async with asyncio.timeout(30), aclosing(kv.watch("cilium/", after=after)) as watch:
+    async with asyncio.timeout(60), aclosing(kv.watch("cilium/", after=after)) as watch:
         async for step in watch:
             for change in step.changes if isinstance(step, Batch) else ():
                 seen.append(change)
@@ -231,7 +231,7 @@ async def published_by_process(etcd: EtcdProcess) -> AsyncIterator[asyncio.subpr
 async def lapse(etcd: EtcdProcess, leases: set[int]) -> None:
     """Wait until etcd has dropped all of ``leases``."""
     gone = {f"{lease:x}" for lease in leases}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while gone & {line.strip().zfill(16).lstrip("0") for line in etcd.ctl("lease", "list").splitlines()}:
             await asyncio.sleep(0.1)
 

@@ -55,7 +55,7 @@ def as_user(etcd: EtcdProcess, credentials: Credentials) -> Kv:
 
 async def until_refused(etcd: EtcdProcess, token: str) -> None:
     """Wait until etcd does not take ``token`` any more."""
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{etcd.port}") as channel, asyncio.timeout(30):
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{etcd.port}") as channel, asyncio.timeout(60):
         while True:
             try:
                 request = rpc_pb2.RangeRequest(key=b"k")

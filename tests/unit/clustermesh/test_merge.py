@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustermesh.merge import Candidate, Health, choose
@@ -51,6 +51,7 @@ def test_the_chosen_backends(
 healths = st.lists(st.sampled_from(Health), max_size=3)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from(Affinity), healths, healths)
 def test_a_preference_never_leaves_nothing_while_some_backend_could_serve(
     affinity: Affinity, local: list[Health], remote: list[Health]
@@ -60,6 +61,7 @@ def test_a_preference_never_leaves_nothing_while_some_backend_could_serve(
     assert any(candidate.health is not U for candidate in choice.backends) == could_serve
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(healths, healths, healths)
 def test_the_order_of_clusters_does_not_depend_on_who_was_heard_first(
     one: list[Health], two: list[Health], three: list[Health]

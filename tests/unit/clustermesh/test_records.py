@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clustermesh.errors import InvalidRecord
@@ -148,12 +148,14 @@ def test_a_name_that_would_break_logs_or_keys_is_refused() -> None:
         decode_service(KEY, value, cluster="cluster3", name="ns-alpha/a\nb", cluster_id=3)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.binary(max_size=300))
 def test_arbitrary_bytes_are_refused_and_nothing_else_happens(value: bytes) -> None:
     with pytest.raises(InvalidRecord):
         decode(value)
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(
     st.dictionaries(
         st.ip_addresses(), st.dictionaries(st.text(max_size=5), st.integers(1, 65535), max_size=3), max_size=6
