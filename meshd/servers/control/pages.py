@@ -48,7 +48,7 @@ async def page(names: Sequence[Name], size: int, token: str) -> tuple[list[Name]
 async def messages(
     values: Iterable[V], make: Callable[[V], Iterable[M]], limit: int = 0
 ) -> tuple[list[M], int]:
-    """What ``make`` makes of ``values``, and of how many of them: none is begun once ``limit`` messages (0: any) are made."""
+    """What ``make`` makes of ``values``, and of how many; none is begun once ``limit`` messages (0: any) are made."""
     made: list[M] = []
     paused = taken = 0
     for value in values:
