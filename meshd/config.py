@@ -52,6 +52,7 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     ``etcd``: an etcd client YAML (endpoints, trusted-ca-file, cert-file, key-file) for this cluster's own etcd; empty: none.
     ``peers``: the directory with one such file per remote cluster, named like the cluster; empty: none.
     ``publish``: take part in the election of this cluster's publisher.
+    ``max_connected_clusters``: 255 or 511, the same in every cluster of the mesh; how many identities a cluster has follows.
     """
 
     etcd: Path | None = None
@@ -60,6 +61,7 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     election_lease_s: int = 15
     data_lease_s: int = 900
     heartbeat_s: float = 60.0
+    max_connected_clusters: int = 255
 
 
 class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -135,8 +137,17 @@ def checked(config: Config) -> Config:
             f"clustermesh.electionLeaseS ({mesh.election_lease_s}) must be shorter than dataLeaseS ({mesh.data_lease_s}), "
             "or a successor is elected only after the data is gone"
         )
-    if (mesh.etcd or mesh.peers) and not 1 <= config.cluster_id <= 511:
-        raise ConfigError("clusterId must be 1..511 where clustermesh is used")
+    if mesh.max_connected_clusters not in (255, 511):
+        raise ConfigError(
+            f"clustermesh.maxConnectedClusters is {mesh.max_connected_clusters}, it must be 255 or 511"
+        )
+    if mesh.etcd or mesh.peers:
+        if not 1 <= config.cluster_id <= mesh.max_connected_clusters:
+            raise ConfigError(
+                f"clusterId is {config.cluster_id}, with clustermesh it must be 1..{mesh.max_connected_clusters}"
+            )
+        if config.cluster_name == "default":
+            raise ConfigError("clusterName must be something else than `default` where clustermesh is used")
     return config
 
 

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import structlog
 
+from clustermesh.mesh import MeshOptions
 from clustermesh.publisher import PublisherOptions
+from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.introspect import DataplaneView, build, peers
 from meshd.config import Config
@@ -110,6 +112,9 @@ class Agent:
             config.cluster_name,
             config.cluster_id,
             [*known, *self._mesh.sources],
+            options=MeshOptions(
+                remote=RemoteOptions(max_connected_clusters=config.clustermesh.max_connected_clusters)
+            ),
         )
         introspection = Introspection(
             build=build(self._started_s),
@@ -144,6 +149,7 @@ class Agent:
             config.cluster_id,
             config.node_name,
             publish=config.clustermesh.publish,
+            max_connected_clusters=config.clustermesh.max_connected_clusters,
             options=PublisherOptions(
                 election_ttl_s=config.clustermesh.election_lease_s,
                 data_ttl_s=config.clustermesh.data_lease_s,

@@ -1,0 +1,48 @@
+"""What a configuration may say, and how it is refused: file, option and reason in one sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meshd import config
+from meshd.errors import ConfigError
+
+PEERS = "clustermesh: {peers: /etc/meshd/peers}"
+
+REFUSED = [
+    ("{", "configuration {path}: "),
+    ("nodeNam: a", "unknown field `nodeNam`"),
+    ("clusterName: cm-1", "missing required field `nodeName`"),
+    ("nodeName: a\nmaps: {slots: many}", r"Expected `int`, got `str` - at `\$.maps.slots`"),
+    ("nodeName: a\napi: {listen: '0.0.0.0:4245'}", "api.listen needs api.tls"),
+    (f"nodeName: a\nclusterName: cm-1\nclusterId: 256\n{PEERS}", "it must be 1..255"),
+    (f"nodeName: a\nclusterId: 1\n{PEERS}", "something else than `default`"),
+    ("nodeName: a\nclustermesh: {electionLeaseS: 900}", "must be shorter than dataLeaseS"),
+    ("nodeName: a\nclustermesh: {maxConnectedClusters: 300}", "must be 255 or 511"),
+]
+
+
+@pytest.mark.parametrize(("text", "reason"), REFUSED, ids=[row[1] for row in REFUSED])
+def test_a_configuration_is_refused_with_its_reason(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=reason.replace("{path}", str(path))):
+        config.load(path)
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match="configuration /nowhere cannot be read: No such file"):
+        config.load(Path("/nowhere"))
+
+
+def test_a_node_name_is_all_that_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("nodeName: node-1\nstateDir: /var/lib/elsewhere\n")
+    made = config.load(path)
+    assert (made.node_name, made.state_dir, made.socket) == (
+        "node-1",
+        Path("/var/lib/elsewhere"),
+        Path("/run/meshd/meshd.sock"),
+    )
