@@ -69,7 +69,8 @@ def explained(error: grpc.RpcError, options: argparse.Namespace) -> CtlError:
     code, text = code_of(error), str(error.details()) if isinstance(error, grpc.Call) else str(error)
     place = options.server or options.socket
     if code is grpc.StatusCode.UNAVAILABLE and "journal " not in text:
-        return CtlError(f"cannot reach the agent at {place}: {text}")
+        # gRPC lists every address and attempt; the last cause is at the end.
+        return CtlError(f"cannot reach the agent at {place}: {text.rpartition('error: ')[2]}")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and "accepted" not in text:
         return CtlError(f"the agent at {place} did not answer within {options.timeout:g} s")
     if code is grpc.StatusCode.UNIMPLEMENTED:

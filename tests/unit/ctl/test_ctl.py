@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import sys
 import tarfile
 from dataclasses import dataclass
@@ -232,11 +233,19 @@ async def test_a_socket_where_nobody_listens_is_named(tmp_path: Path) -> None:
     assert f"no agent at {tmp_path}/none.sock" in done.err
 
 
+async def test_a_socket_that_a_dead_agent_left_is_told_in_a_few_words(tmp_path: Path) -> None:
+    path = tmp_path / "dead.sock"
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(path))
+    done = await meshctl(None, "service", "list", "--socket", str(path))
+    assert done == Done(1, "", f"meshctl: cannot reach the agent at {path}: Connection refused\n")
+
+
 async def test_options_of_the_connection_stand_before_or_behind_the_command(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
-        socket = ("--socket", str(agent.config.socket))
-        assert (await meshctl(None, *socket, "service", "list")).status == 0
-        assert (await meshctl(None, "service", "list", *socket)).status == 0
+        place = ("--socket", str(agent.config.socket))
+        assert (await meshctl(None, *place, "service", "list")).status == 0
+        assert (await meshctl(None, "service", "list", *place)).status == 0
 
 
 async def test_over_tcp_the_certificate_decides(tmp_path: Path) -> None:
