@@ -1,9 +1,10 @@
 """What each source said last, on disk, for the start after a reboot, when the kernel holds nothing either.
 
-One journal a source (``state/journal.py``), never waiting for the disk, since the source itself knows better as soon as it is
-reached. A small change is handed to the operating system before the kernel's maps follow it, so that an agent that is killed
-leaves no journal older than its maps; a large one is written behind the mesh, at most ``FLUSH_S`` later. The journal of source ``api`` is another matter: it is
-the only place where its objects are kept, so ``api`` writes its own, before it answers.
+One journal a source (``state/journal.py``), never waiting for the disk, since the source itself knows better as soon as it
+is reached. A small change is handed to the operating system before the kernel's maps follow it, so that an agent that is
+killed leaves no journal older than its maps; a large one is written behind the mesh, at most ``FLUSH_S`` later. The journal
+of source ``api`` is another matter: it is the only place where its objects are kept, so ``api`` writes its own, before it
+answers.
 """
 
 from __future__ import annotations
@@ -152,7 +153,6 @@ class Snapshots:
         if not self._write_now(source, puts, deletes):
             unwritten.update({(type(value), value.key): value for value in puts})
             unwritten.update(dict.fromkeys(deletes))
-
 
     def _write_now(self, source: str, puts: list[Object], deletes: list[tuple[type, Hashable]]) -> bool:
         """Append a small change at once, if nothing older of the same source is waiting."""
