@@ -13,10 +13,10 @@ from pathlib import Path
 
 import grpc
 import yaml
+from meshd.kernel._libbpf import lib
 
 from meshd.api.v1 import status_pb2, status_pb2_grpc
 from meshd.kernel import cgroup, netlink, pins
-from meshd.kernel._libbpf import lib
 from meshd.kernel.netns import Netns
 
 HERE = Path(__file__).parent
@@ -75,7 +75,9 @@ class AgentNode:
         )
         with (self.directory / "meshd.log").open("ab") as log:
             self.agent = subprocess.Popen(
-                [sys.executable, "-m", "meshd.agent", "--config", config], stderr=log, preexec_fn=self._enter_netns
+                [sys.executable, "-m", "meshd.agent", "--config", config],
+                stderr=log,
+                preexec_fn=self._enter_netns,
             )
         self.wait(lambda: self.status() is not None)
 
@@ -124,7 +126,11 @@ class AgentNode:
             cgroup.move(self.cgroup)
             self._enter_netns()
 
-        process = subprocess.Popen([sys.executable, HERE / script, *arguments], preexec_fn=enter, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, HERE / script, *arguments],
+            preexec_fn=enter,  # noqa: PLW1509 - only system calls
+            stdout=subprocess.PIPE,
+        )
         self._processes.append(process)
         return process
 
@@ -149,7 +155,11 @@ def service(name: str, vip: str) -> dict[str, object]:
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": "default"},
-        "spec": {"clusterIP": vip, "clusterIPs": [vip], "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}]},
+        "spec": {
+            "clusterIP": vip,
+            "clusterIPs": [vip],
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+        },
     }
 
 
@@ -157,7 +167,11 @@ def endpoint_slice(name: str, *addresses: str) -> dict[str, object]:
     return {
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
-        "metadata": {"name": f"{name}-1", "namespace": "default", "labels": {"kubernetes.io/service-name": name}},
+        "metadata": {
+            "name": f"{name}-1",
+            "namespace": "default",
+            "labels": {"kubernetes.io/service-name": name},
+        },
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}} for address in addresses],

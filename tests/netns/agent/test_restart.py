@@ -57,7 +57,9 @@ def test_a_killed_agent_that_starts_again_costs_no_connection(node: AgentNode) -
     assert under_load(node, lambda: restarted(node))["failures"] == {}
 
 
-def test_an_object_of_another_build_takes_over_without_losing_a_connection(node: AgentNode, tmp_path: Path) -> None:
+def test_an_object_of_another_build_takes_over_without_losing_a_connection(
+    node: AgentNode, tmp_path: Path
+) -> None:
     other = another_build(tmp_path)
     started(node)
     before = program_ids(node)

@@ -38,7 +38,9 @@ class Node:
     """``mesh`` is written by the test; `agent` runs a dataplane over the same pins as often as wanted."""
 
     def __init__(self, directory: Path, name: str) -> None:
-        self.config = Config(node_name="node-1", cluster_name="cm-1", bpffs=directory / "bpf", audit_interval_s=600)
+        self.config = Config(
+            node_name="node-1", cluster_name="cm-1", bpffs=directory / "bpf", audit_interval_s=600
+        )
         self.cgroup = cgroup.find_mount() / name
         self.netns = Netns.create(name)
         self.mesh = Mesh()
@@ -132,7 +134,9 @@ class Servers:
         self._node = node
 
     def tcp(self, address: str, port: int = 8080) -> None:
-        listener = self._node.open_socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        listener = self._node.open_socket(
+            socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM
+        )
         listener.settimeout(None)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
@@ -140,7 +144,9 @@ class Servers:
         self._serve(listener, lambda: self._accept(listener, address))
 
     def udp(self, address: str, port: int = 5353) -> None:
-        server = self._node.open_socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+        server = self._node.open_socket(
+            socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM
+        )
         server.settimeout(None)
         server.bind((address, port))
         self._serve(server, lambda: self._echo(server, address))

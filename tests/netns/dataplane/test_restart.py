@@ -23,7 +23,10 @@ def kernel_rows(dataplane: Dataplane) -> dict[str, dict[bytes, bytes]]:
 
 
 async def settle_retired(dataplane: Dataplane) -> None:
-    while any(kernel_rows(dataplane)[name].keys() != dataplane.delta.observed[name].keys() for name in dataplane.maps):
+    while any(
+        kernel_rows(dataplane)[name].keys() != dataplane.delta.observed[name].keys()
+        for name in dataplane.maps
+    ):
         await asyncio.sleep(0)
 
 
@@ -59,7 +62,9 @@ async def test_rows_stand_while_no_source_has_listed(node: Node) -> None:
             assert {node.ask(VIP4) for _ in range(40)} == {LOCAL, REMOTE}
 
 
-async def test_a_source_that_has_not_listed_keeps_its_backends_when_another_plans_the_service(node: Node) -> None:
+async def test_a_source_that_has_not_listed_keeps_its_backends_when_another_plans_the_service(
+    node: Node,
+) -> None:
     with serving(node, *BACKENDS4):
         async with node.agent():
             both_clusters(node)

@@ -12,7 +12,17 @@ import pytest
 from meshd.dataplane.dataplane import Dataplane
 from meshd.model import Backend, Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import Mesh
-from tests.netns.dataplane.node import BACKENDS4, VIP4, VIP6, Node, Servers, backend, backends, service, serving
+from tests.netns.dataplane.node import (
+    BACKENDS4,
+    VIP4,
+    VIP6,
+    Node,
+    Servers,
+    backend,
+    backends,
+    service,
+    serving,
+)
 
 GONE, STAYS = BACKENDS4[:2]
 OTHER_VIP = "10.96.0.99"
@@ -74,7 +84,9 @@ async def test_a_backend_that_is_serving_while_it_ends_keeps_its_sockets(node: N
             assert dataplane.closer.destroyed.total() == 1
 
 
-async def test_a_socket_that_dialled_the_backend_itself_or_through_another_service_survives(node: Node) -> None:
+async def test_a_socket_that_dialled_the_backend_itself_or_through_another_service_survives(
+    node: Node,
+) -> None:
     other = ServiceName("default", "other")
     frontend = Frontend(parse_address(OTHER_VIP), 53, Protocol.UDP, "dns")
     with serving(node, GONE, STAYS):
@@ -102,11 +114,15 @@ async def test_a_socket_that_dialled_the_backend_itself_or_through_another_servi
 
 
 @pytest.mark.parametrize("asked_for", [True, False])
-async def test_tcp_connections_are_closed_only_where_the_service_asks_for_it(node: Node, asked_for: bool) -> None:
+async def test_tcp_connections_are_closed_only_where_the_service_asks_for_it(
+    node: Node, asked_for: bool
+) -> None:
     with serving(node, GONE) as servers:
         silent(servers, node)
         async with node.agent() as dataplane:
-            ports = tuple(port._replace(port=9090) if port.port_name == "http" else port for port in backend(GONE).ports)
+            ports = tuple(
+                port._replace(port=9090) if port.port_name == "http" else port for port in backend(GONE).ports
+            )
             members: list[Backend] = [replace(backend(GONE), ports=ports)]
             node.mesh.replace("manifests", [service(close_tcp=asked_for), backends(*members)])
             await node.settle()
@@ -128,7 +144,9 @@ def silent(servers: Servers, node: Node) -> None:
     servers._sockets.append(listener)
 
 
-async def test_sockets_of_a_backend_that_went_while_no_agent_ran_are_destroyed_at_the_next_start(node: Node) -> None:
+async def test_sockets_of_a_backend_that_went_while_no_agent_ran_are_destroyed_at_the_next_start(
+    node: Node,
+) -> None:
     with serving(node, GONE, STAYS):
         async with node.agent():
             node.mesh.replace("manifests", [service(), backends(backend(GONE), backend(STAYS))])

@@ -66,7 +66,9 @@ async def test_datagrams_of_one_unconnected_socket_stay_with_one_backend(
             await node.settle()
             seen = set()
             for _ in range(20):
-                with node.open_socket(socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM) as udp:
+                with node.open_socket(
+                    socket.AF_INET6 if ":" in vip else socket.AF_INET, socket.SOCK_DGRAM
+                ) as udp:
                     answers = set()
                     for _ in range(5):
                         udp.sendto(b"?", (vip, 53))
@@ -93,7 +95,9 @@ async def test_a_datagram_sender_moves_on_when_its_backend_goes(node: Node) -> N
                 assert udp.recvfrom(64)[0].split()[0].decode() == other
 
 
-async def test_a_service_without_a_backend_refuses_at_once_and_a_missing_port_is_left_to_the_network(node: Node) -> None:
+async def test_a_service_without_a_backend_refuses_at_once_and_a_missing_port_is_left_to_the_network(
+    node: Node,
+) -> None:
     async with node.agent():
         node.mesh.replace("manifests", [service()])
         await node.settle()
@@ -101,7 +105,10 @@ async def test_a_service_without_a_backend_refuses_at_once_and_a_missing_port_is
             node.connect(VIP4, 80)
         with pytest.raises(ConnectionRefusedError):
             node.connect(VIP6, 53, socket.SOCK_DGRAM)
-        with node.open_socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, pytest.raises(ConnectionRefusedError):
+        with (
+            node.open_socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
+            pytest.raises(ConnectionRefusedError),
+        ):
             udp.sendto(b"?", (VIP4, 53))
         with pytest.raises(OSError, match="unreachable") as caught:
             node.connect(VIP4, 81)
@@ -124,7 +131,9 @@ async def test_weights_decide_how_often_a_backend_is_drawn(node: Node) -> None:
 async def test_client_affinity_holds_until_the_backend_goes(node: Node) -> None:
     with serving(node, *BACKENDS4):
         async with node.agent():
-            node.mesh.replace("manifests", [service(affinity_timeout_s=60), backends(*map(backend, BACKENDS4))])
+            node.mesh.replace(
+                "manifests", [service(affinity_timeout_s=60), backends(*map(backend, BACKENDS4))]
+            )
             await node.settle()
             (kept,) = {node.ask(VIP4) for _ in range(20)}
             rest = [address for address in BACKENDS4 if address != kept]
@@ -163,7 +172,9 @@ async def test_internal_traffic_policy_local_refuses_without_a_local_backend(nod
 
 
 @pytest.mark.parametrize("by_namespace", [False, True])
-async def test_a_workload_that_is_left_out_dials_the_service_address_itself(node: Node, by_namespace: bool) -> None:
+async def test_a_workload_that_is_left_out_dials_the_service_address_itself(
+    node: Node, by_namespace: bool
+) -> None:
     with serving(node, BACKENDS4[0]):
         async with node.agent() as dataplane:
             facts = [Namespace("pods", "manifests", socket_lb=False)] if by_namespace else []
@@ -172,13 +183,17 @@ async def test_a_workload_that_is_left_out_dials_the_service_address_itself(node
             await node.settle()
             with pytest.raises(OSError, match="unreachable"):
                 node.connect(VIP4, 80)
-            node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0])), node.workload("client")])
+            node.mesh.replace(
+                "manifests", [service(), backends(backend(BACKENDS4[0])), node.workload("client")]
+            )
             await node.settle()
             assert node.ask(VIP4) == BACKENDS4[0]
             assert dict(dataplane.maps["workloads"].items()) == {}
 
 
-async def test_a_udp_socket_may_connect_elsewhere_and_is_not_taken_for_the_service_any_more(node: Node) -> None:
+async def test_a_udp_socket_may_connect_elsewhere_and_is_not_taken_for_the_service_any_more(
+    node: Node,
+) -> None:
     with serving(node, *BACKENDS4[:2]):
         async with node.agent():
             node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0]))])

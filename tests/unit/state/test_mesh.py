@@ -59,7 +59,9 @@ def test_a_namespace_has_its_services_and_workloads_planned_again() -> None:
 
 async def test_settled_waits_for_the_callers_keys_only() -> None:
     mesh = Mesh()
-    revision = mesh.apply("manifests", [service(), BackendSlice(ServiceName("default", "b"), "s", "manifests", "c", ())])
+    revision = mesh.apply(
+        "manifests", [service(), BackendSlice(ServiceName("default", "b"), "s", "manifests", "c", ())]
+    )
     waiting = asyncio.ensure_future(mesh.settled(revision, [KEY]))
     await asyncio.sleep(0)
     mesh.take_changes()
