@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests.gate.machine import cgroups, links, mounts, named_netns, nft_tables, 
 
 RUN_VARIABLE = "MESHD_TEST_RUN"
 SETTLE_S = 5.0
+
+
+def pytest_configure() -> None:
+    """A run that is told to end (`timeout`, a cancelled CI job) tidies up as it does after Ctrl-C."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -18,11 +18,11 @@ ROOT = Path(__file__).parents[2]
 SLEEPER = "import subprocess; open('pid', 'w').write(str(subprocess.Popen(['sleep', '300']).pid))"
 
 
-def run(directory: Path, body: str) -> tuple[int, str]:
-    """Exit status and output of a pytest run whose one test is ``body``."""
+def run(directory: Path, body: str, before: str = "", arguments: str = "run_name") -> tuple[int, str]:
+    """Exit status and output of a pytest run whose one test is ``body``, with ``before`` above it."""
     (directory / "conftest.py").write_text('pytest_plugins = ("tests.gate.left_behind",)\n')
     (directory / "pytest.ini").write_text("[pytest]\n")
-    (directory / "test_it.py").write_text(f"def test_it(run_name):\n    {body}\n")
+    (directory / "test_it.py").write_text(f"{before}def test_it({arguments}):\n    {body}\n")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     done = subprocess.run(
@@ -67,6 +67,16 @@ def test_a_daemon_that_left_its_session_and_parent_is_found_too(sleepers: Path) 
     )
     assert status == 1, output
     assert "sleep 300" in output
+
+
+def test_a_run_that_is_told_to_end_tidies_up_first(tmp_path: Path) -> None:
+    fixture = (
+        "import pytest\n@pytest.fixture\ndef made(tmp_path):\n    yield\n    open('tidied', 'w').close()\n\n"
+    )
+    body = "import os, signal\n    os.kill(os.getpid(), signal.SIGTERM)\n    signal.pause()"
+    status, output = run(tmp_path, body, fixture, arguments="made")
+    assert status == pytest.ExitCode.INTERRUPTED, output
+    assert (tmp_path / "tidied").exists()
 
 
 @pytest.fixture
