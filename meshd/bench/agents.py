@@ -27,17 +27,17 @@ from meshd.bench.population import BACKEND_PORT, NAMESPACE, SERVICE_PORT, BenchS
 from meshd.bench.workers import entering
 
 TIMEOUT_S = 120.0
-# Between looks at the agent while it works: a look costs it some milliseconds.
-LOOK_EVERY_S = 0.05
-SETTLE_LOOK_EVERY_S = 0.002
+# Between looks at one service, which cost the agent little, and between looks at all.
+LOOK_EVERY_S = 0.002
+STATUS_EVERY_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Programmed:
     """Seconds from a manifest file in place to all of it in the kernel, and from its acceptance by the mesh to the same.
 
-    Both are upper bounds: acceptance is taken as the last look that saw nothing of it, settled as the first one that saw
-    nothing waiting.
+    Both are upper bounds: accepted is the last look that saw nothing of the first service, settled the first status with
+    nothing waiting, asked for once the last service was in the kernel.
     """
 
     from_file_s: float
@@ -100,38 +100,54 @@ class Agent:
     # The manifests directory
 
     def program(self, services: Iterable[BenchService]) -> Programmed:
-        """Puts ``services`` in force in place of what the directory said before, and waits for the kernel."""
+        """Puts ``services`` (none of them known yet) in force, and waits for the kernel."""
         hidden = self._manifests / ".services.json"
-        services = list(services)
-        hidden.write_text(manifests(services))
-        before = self.status().revision
+        # The source hands objects over by name, so these are the first and the last one.
+        in_order = sorted(services, key=lambda service: service.name)
+        hidden.write_text(manifests(in_order))
         began = accepted = time.monotonic()
         hidden.rename(self._manifests / "services.json")
         while True:
             look = time.monotonic()
-            status = self.status()
-            now = time.monotonic()
-            if status.revision == before:
-                accepted = look
-            elif self._holds(status, len(services)):
-                return Programmed(now - began, now - accepted)
-            self._check_time(began, f"{len(services)} services were not in the kernel")
+            if self._programmed(in_order[0]) is not None:
+                break
+            accepted = look
+            self._check_time(began, f"no service of {len(in_order)} was accepted")
             time.sleep(LOOK_EVERY_S)
+        while self._programmed(in_order[-1]) != service_pb2.PROGRAMMED_SETTLED:
+            self._check_time(began, f"{len(in_order)} services were not in the kernel")
+            time.sleep(LOOK_EVERY_S)
+        self._until_all_settled(len(in_order), began)
+        now = time.monotonic()
+        return Programmed(now - began, now - accepted)
 
     def clear(self) -> None:
         """Takes all services of the manifests away again and waits for the kernel."""
         (self._manifests / "services.json").unlink()
-        began = time.monotonic()
-        while not self._holds(self.status(), 0):
-            self._check_time(began, "services were not taken away")
-            time.sleep(LOOK_EVERY_S)
+        self._until_all_settled(0, time.monotonic())
 
-    @staticmethod
-    def _holds(status: status_pb2.GetStatusResponse, services: int) -> bool:
-        if status.failed_count:
-            raise BenchError(f"the agent could not write {status.failed[0].name}: {status.failed[0].reason}")
-        found = sum(source.services for source in status.sources if source.name == "manifests")
-        return found == services and not status.pending
+    def _until_all_settled(self, services: int, began: float) -> None:
+        """Until nothing waits for the kernel, with ``services`` in force."""
+        while True:
+            status = self.status()
+            if status.failed_count:
+                first = status.failed[0]
+                raise BenchError(f"meshd for {self._name} could not write {first.name}: {first.reason}")
+            if status.services == services and not status.pending:
+                return
+            self._check_time(began, f"{status.services} services, {status.pending} changes waiting")
+            # A status of thousands of services costs the agent tens of milliseconds: it is not asked for more often.
+            time.sleep(STATUS_EVERY_S)
+
+    def _programmed(self, service: BenchService) -> service_pb2.Programmed.ValueType | None:
+        """Whether the kernel holds ``service``; None: the mesh does not know it yet."""
+        request = service_pb2.GetServiceRequest(namespace=NAMESPACE, name=service.name)
+        try:
+            return self._services.GetService(request, timeout=TIMEOUT_S).service.status.programmed
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
 
     # The API
 
@@ -163,14 +179,10 @@ class Agent:
 
     def settle(self, service: BenchService) -> None:
         """Returns when the kernel holds ``service`` as the mesh has it."""
-        request = service_pb2.GetServiceRequest(namespace=NAMESPACE, name=service.name)
         began = time.monotonic()
-        while True:
-            found = self._services.GetService(request, timeout=TIMEOUT_S).service
-            if found.status.programmed == service_pb2.PROGRAMMED_SETTLED:
-                return
+        while self._programmed(service) != service_pb2.PROGRAMMED_SETTLED:
             self._check_time(began, f"service {service.name} was not in the kernel")
-            time.sleep(SETTLE_LOOK_EVERY_S)
+            time.sleep(LOOK_EVERY_S)
 
     # What it says of itself
 

@@ -1,11 +1,12 @@
-"""Worker: dials, and says how long the kernel took.
+"""Worker: dials, and says how long the kernel took, or when each backend was reached last.
 
     python -m meshd.bench.client CPU
 
 Requests, one JSON object a line:
     {"connect": [[address, port], ...]}   one connection after another -> {"connect_ns": [...], "elapsed_ns": n}
-    {"dial": [address, port]}             dial without pause until told otherwise -> {}
-    {"rest": true}                        end of that -> {"connections": n, "failed": n}
+    {"dial": [address, port]}             dial a telling server without pause -> {}
+    {"seen": true}                        -> {"reached_ns": {backend: CLOCK_MONOTONIC}, "connections": n, "failed": n}
+    {"rest": true}                        dial no longer -> as seen
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def opened() -> socket.socket:
     made = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, TIMEOUT)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, TIMEOUT)
     return made
 
 
@@ -50,29 +52,43 @@ def connects(targets: Sequence[tuple[str, int]]) -> dict[str, Any]:
 
 
 class Dialler:
-    """Dials one target without pause on a thread."""
+    """Dials one target without pause on a thread. The next connection waits until the server told who was reached, so no
+    queue of the server's is between a connect() and its moment."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self._target = target
+        self._reached_ns: dict[str, int] = {}
         self._connections = self._failed = 0
         self._going = True
         self._thread = threading.Thread(target=self._dial)
         self._thread.start()
 
+    def seen(self) -> dict[str, Any]:
+        """When connect() returned last for each backend, and how many attempts there were."""
+        return {
+            "reached_ns": dict(self._reached_ns),
+            "connections": self._connections,
+            "failed": self._failed,
+        }
+
     def rest(self) -> dict[str, Any]:
-        """Ends it; how many connections there were, and how many attempts failed."""
+        """Ends it."""
         self._going = False
         self._thread.join()
-        return {"connections": self._connections, "failed": self._failed}
+        return self.seen()
 
     def _dial(self) -> None:
         while self._going:
             with opened() as made:
                 try:
                     made.connect(self._target)
-                    self._connections += 1
+                    reached_ns = time.monotonic_ns()
+                    backend = made.recv(64).decode()
                 except OSError:
                     self._failed += 1
+                    continue
+            self._connections += 1
+            self._reached_ns[backend] = reached_ns
 
 
 def main() -> int:
@@ -99,8 +115,8 @@ def _answered(request: dict[str, Any], dialler: Dialler | None) -> tuple[dict[st
         address, port = request["dial"]
         return {}, Dialler((address, port))
     if dialler is None:
-        return {"error": "asked to rest, but nothing is being dialled"}, None
-    return dialler.rest(), None
+        return {"error": "nothing is being dialled"}, None
+    return (dialler.rest(), None) if "rest" in request else (dialler.seen(), dialler)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How long a removed backend still gets new connections, while a client dials its service without pause.
 
-Time zero is the moment the change was sent to whoever programs the kernel; the end is when the server accepted the last
-connection at the removed backend's address. So for the agent it includes the API call, its journal on disk, planning and
+Time zero is the moment the change was sent to whoever programs the kernel; the end is when the client's last connect()
+that reached the removed backend returned. So for the agent it includes the API call, its journal on disk, planning and
 the write; for the nftables baseline the run of ``nft``, as if kube-proxy started it at once.
 """
 
@@ -92,7 +92,7 @@ class Removals:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """The service whose backends come and go, a client that dials it, and the server behind it."""
+    """The service whose backends come and go, a client that dials it, and the server that tells who was reached."""
 
     service: BenchService
     client: Worker
@@ -105,16 +105,16 @@ def measure(endpoints: Endpoints, dialled: Dialled, count: int, say: Callable[[s
     Raises:
         BenchError: a backend is not reached, or is reached for ever, or a connection failed (every instant must be valid).
     """
-    dialled.server.ask(record=True)
+    dialled.server.ask(telling=True)
     dialled.client.ask(dial=[dialled.service.address, SERVICE_PORT])
     began_s = time.monotonic()
     results = []
     for number in range(count):
         say(f"{number + 1} of {count}")
         backend = dialled.service.backends[number % len(dialled.service.backends)]
-        results.append(_remove_one(endpoints, dialled.server, backend))
+        results.append(_remove_one(endpoints, dialled.client, backend))
     ended = dialled.client.ask(rest=True)
-    dialled.server.ask(rest=True)
+    dialled.server.ask(telling=False)
     if ended["failed"]:
         raise BenchError(
             f"{ended['failed']} of {ended['connections']} connections failed while backends were removed"
@@ -123,31 +123,31 @@ def measure(endpoints: Endpoints, dialled: Dialled, count: int, say: Callable[[s
     return Removals(sent, accepted, ended["connections"] / (time.monotonic() - began_s))
 
 
-def _remove_one(endpoints: Endpoints, server: Worker, backend: str) -> tuple[float, float]:
+def _remove_one(endpoints: Endpoints, client: Worker, backend: str) -> tuple[float, float]:
     """Milliseconds from the change sent, and from the answer that it is accepted, to the last new connection."""
-    _reached_after(server, backend, time.monotonic_ns())
+    _reached_after(client, backend, time.monotonic_ns())
     sent_ns = time.monotonic_ns()
     accepted_ns = endpoints.remove(backend)
-    last_ns = _last_reached(server, backend)
+    last_ns = _last_reached(client, backend)
     endpoints.restore(backend)
     return max(last_ns - sent_ns, 0) / 1e6, max(last_ns - accepted_ns, 0) / 1e6
 
 
-def _reached_after(server: Worker, backend: str, moment_ns: int) -> None:
+def _reached_after(client: Worker, backend: str, moment_ns: int) -> None:
     """Returns once ``backend`` was reached after ``moment_ns``."""
     deadline = time.monotonic() + TIMEOUT_S
-    while server.ask(seen=True)["reached_ns"].get(backend, 0) <= moment_ns:
+    while client.ask(seen=True)["reached_ns"].get(backend, 0) <= moment_ns:
         if time.monotonic() > deadline:
             raise BenchError(f"backend {backend} gets no connections although the kernel holds it")
         time.sleep(LOOK_EVERY_S)
 
 
-def _last_reached(server: Worker, backend: str) -> int:
+def _last_reached(client: Worker, backend: str) -> int:
     """When ``backend`` was reached last: looked at until AFTER_S and AFTER_CONNECTIONS brought nothing newer."""
     deadline = time.monotonic() + TIMEOUT_S
     since_s, since_count, last_ns = time.monotonic(), 0, -1
     while True:
-        now = server.ask(seen=True)
+        now = client.ask(seen=True)
         if now["reached_ns"][backend] != last_ns:
             since_s, since_count, last_ns = time.monotonic(), now["connections"], now["reached_ns"][backend]
         elif time.monotonic() - since_s >= AFTER_S and now["connections"] - since_count >= AFTER_CONNECTIONS:

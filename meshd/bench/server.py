@@ -2,10 +2,8 @@
 
     python -m meshd.bench.server CPU
 
-Requests, one JSON object a line; connections are served from the first answer on, which comes unasked:
-    {"record": true}  from now on remember when each address was reached -> {}
-    {"seen": true}    -> {"reached_ns": {address: CLOCK_MONOTONIC of its last connection}, "connections": n}
-    {"rest": true}    forget that, remember no longer -> {}
+It says one JSON line when it listens. Requests, one JSON object a line:
+    {"telling": true | false}   whether each connection is sent the address it reached (at first not) -> {}
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import socket
 import struct
 import sys
 import threading
-import time
 from typing import Any
 
 from meshd.bench.population import BACKEND_PORT
@@ -27,37 +24,38 @@ NO_LINGER = struct.pack("ii", 1, 0)
 
 
 class Server:
-    """Accepts on a thread. What it remembers is when accept() returned, so never earlier than the client's connect() did."""
+    """Accepts on a thread, from the start on."""
 
     def __init__(self) -> None:
-        self._listener = socket.create_server(("0.0.0.0", BACKEND_PORT), backlog=BACKLOG)  # noqa: S104 - its own namespace
-        self._recording = False
-        self._reached_ns: dict[str, int] = {}
-        self._connections = 0
+        self._listener = socket.create_server(("0.0.0.0", BACKEND_PORT), backlog=BACKLOG)  # noqa: S104 - own namespace
+        self._telling = False
         threading.Thread(target=self._serve, daemon=True).start()
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What ``request`` asks for; see the module."""
-        if "seen" in request:
-            return {"reached_ns": dict(self._reached_ns), "connections": self._connections}
-        self._recording = "record" in request
-        self._reached_ns, self._connections = {}, 0
+        """Does what ``request`` asks for; see the module."""
+        self._telling = request["telling"]
         return {}
 
     def _serve(self) -> None:
         held: list[socket.socket] = []
         while True:
             connection, _ = self._listener.accept()
-            if self._recording:
-                self._reached_ns[connection.getsockname()[0]] = time.monotonic_ns()
-                self._connections += 1
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+            if self._telling:
+                _tell(connection)
             # Closed some connections later, when the client has long done so: no packet of ours comes between.
             held.append(connection)
             if len(held) == HELD:
                 for each in held[: HELD // 2]:
                     each.close()
                 del held[: HELD // 2]
+
+
+def _tell(connection: socket.socket) -> None:
+    try:
+        connection.send(connection.getsockname()[0].encode())
+    except OSError:
+        return  # the client gave up; it counts that
 
 
 def main() -> int:
