@@ -10,8 +10,8 @@ WANTED = Expected(frozenset({"cm-2"}), frozenset({"10.1.1.10"}))
 
 def _status(
     *,
-    source: status_pb2.SourceState = status_pb2.SOURCE_STATE_COMPLETE,
-    peer: cluster_pb2.ClusterState = cluster_pb2.CLUSTER_STATE_SYNCED,
+    source: status_pb2.SourceState.ValueType = status_pb2.SOURCE_STATE_COMPLETE,
+    peer: cluster_pb2.ClusterState.ValueType = cluster_pb2.CLUSTER_STATE_SYNCED,
     pending: int = 0,
 ) -> status_pb2.GetStatusResponse:
     return status_pb2.GetStatusResponse(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from meshd.lab import workloads
-from meshd.lab.demo.requests import Log
+from meshd.lab.demo.requests import Log, Request
 from meshd.lab.workloads.rebel_base import COUNTS
 from meshd.lab.workloads.x_wing import Refused, answering_pod
 
@@ -110,7 +110,7 @@ def test_an_x_wing_writes_down_every_request_and_calls_both_addresses_in_turn(
         env={**_inherited(), **env, "REBEL_BASE_SERVICE_PORT": str(server.port)},
         stdout=subprocess.PIPE,
     )
-    log, seen = Log("c", tmp_path / "requests.log"), []
+    log, seen = Log("c", tmp_path / "requests.log"), list[Request]()
     while len(seen) < 20:
         seen += log.new()
     client.send_signal(signal.SIGTERM)
@@ -136,7 +136,7 @@ def test_a_request_that_nobody_answers_is_lost_with_its_reason_and_not_tried_aga
             env={**_inherited(), **env},
             stdout=subprocess.PIPE,
         )
-        log, seen = Log("c", tmp_path / "requests.log"), []
+        log, seen = Log("c", tmp_path / "requests.log"), list[Request]()
         while not seen:
             seen += log.new()
         client.send_signal(signal.SIGTERM)
