@@ -109,11 +109,7 @@ class Snapshots:
         return written
 
     async def _write(self, source: str, unwritten: Unwritten) -> None:
-        journal = self._journals.get(source)
-        if journal is None:
-            journal = self._journal(source)
-            if journal.load():
-                self._outdated.add(source)
+        journal = self._opened(source)
         if source in self._outdated and self._mesh.is_complete(source):
             await journal.compact()
             self._outdated.discard(source)
@@ -126,14 +122,22 @@ class Snapshots:
             journal.remove()
             del self._journals[source]
 
+    def _opened(self, source: str) -> Journal:
+        journal = self._journals.get(source)
+        if journal is None:
+            journal = self._journal(source)
+            if journal.load():
+                self._outdated.add(source)
+        return journal
+
     def _write_at_exit(self) -> None:
         # What cannot be written now is asked of its source at the next start.
         for source, unwritten in self._unwritten.items():
             puts = [value for value in unwritten.values() if value is not None]
             deletes = [key for key, value in unwritten.items() if value is None]
             try:
-                if source in self._journals:
-                    self._journals[source].write_now(puts, deletes)
+                if unwritten:
+                    self._opened(source).write_now(puts, deletes)
             except JournalError as error:
                 log.warning("snapshot of a source not written", source=source, reason=str(error))
 
@@ -156,11 +160,13 @@ class Snapshots:
 
     def _write_now(self, source: str, puts: list[Object], deletes: list[tuple[type, Hashable]]) -> bool:
         """Append a small change at once, if nothing older of the same source is waiting."""
-        journal = self._journals.get(source)
-        waiting = bool(self._unwritten.get(source)) or source in self._outdated or source == self._writing
-        if waiting or journal is None or not journal.can_write_now or len(puts) + len(deletes) > SMALL_CHANGE:
+        waiting = bool(self._unwritten.get(source)) or source == self._writing
+        if waiting or len(puts) + len(deletes) > SMALL_CHANGE:
             return False
         try:
+            journal = self._opened(source)
+            if source in self._outdated or not journal.can_write_now:
+                return False
             journal.write_now(puts, deletes)
         except JournalError as error:
             log.warning("snapshot of a source not written, retrying", source=source, reason=str(error))

@@ -77,7 +77,7 @@ class AgentNode:
             self.agent = subprocess.Popen(
                 [sys.executable, "-m", "meshd.agent", "--config", config],
                 stderr=log,
-                preexec_fn=self._enter_netns,
+                preexec_fn=self._enter_netns,  # noqa: PLW1509 - only system calls
             )
         self.wait(lambda: self.status() is not None)
 

@@ -29,9 +29,12 @@ def under_load(node: AgentNode, during: Callable[[], None]) -> dict[str, dict[st
     during()
     clients.send_signal(signal.SIGTERM)
     result: dict[str, dict[str, int]] = json.loads(next(output))
-    assert set(result["answers"]) >= set(BACKENDS)
-    assert sum(result["answers"].values()) > 10 * CLIENTS
+    assert sum(map(sum, (each.values() for each in result.values()))) >= 20 * CLIENTS
     return result
+
+
+def nothing_lost(result: dict[str, dict[str, int]]) -> bool:
+    return set(result["answers"]) == set(BACKENDS) and result["failures"] == {}
 
 
 def settled(node: AgentNode) -> bool:
@@ -54,7 +57,7 @@ def started(node: AgentNode) -> None:
 
 def test_a_killed_agent_that_starts_again_costs_no_connection(node: AgentNode) -> None:
     started(node)
-    assert under_load(node, lambda: restarted(node))["failures"] == {}
+    assert nothing_lost(under_load(node, lambda: restarted(node)))
 
 
 def test_an_object_of_another_build_takes_over_without_losing_a_connection(
@@ -64,7 +67,7 @@ def test_an_object_of_another_build_takes_over_without_losing_a_connection(
     started(node)
     before = program_ids(node)
     result = under_load(node, lambda: restarted(node, bpfObject=str(other)))
-    assert result["failures"] == {}
+    assert nothing_lost(result)
     assert not before & program_ids(node)
 
 
@@ -86,7 +89,7 @@ def test_sources_that_are_away_at_the_start_lose_no_row(node: AgentNode) -> None
         away.rename(node.manifests)
         node.wait(lambda: map_rows(node)["frontends"] == 1)
 
-    assert under_load(node, directory_away)["failures"] == {}
+    assert nothing_lost(under_load(node, directory_away))
 
 
 def test_the_snapshot_missing_as_well_makes_no_difference(node: AgentNode) -> None:
@@ -101,7 +104,7 @@ def test_the_snapshot_missing_as_well_makes_no_difference(node: AgentNode) -> No
         (node.directory / "away").rename(node.manifests)
         node.wait(lambda: settled(node))
 
-    assert under_load(node, directory_and_state_away)["failures"] == {}
+    assert nothing_lost(under_load(node, directory_and_state_away))
 
 
 @pytest.mark.parametrize("sabotage", ["hook", "service"])
@@ -128,7 +131,7 @@ def test_after_a_reboot_the_snapshot_serves_until_the_source_is_there(node: Agen
         shutil.rmtree(node.bpffs / "node" / kind)
     node.manifests.rename(node.directory / "away")
     node.start()
-    assert under_load(node, lambda: None)["failures"] == {}
+    assert nothing_lost(under_load(node, lambda: None))
 
 
 def map_rows(node: AgentNode) -> dict[str, int]:
