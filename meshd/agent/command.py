@@ -64,8 +64,10 @@ async def until_signal(agent: object) -> None:
 
 def clean_up(options: Config) -> int:
     """Remove everything of this agent from the kernel, and say what it was."""
+    from meshd.agent import run_lock  # noqa: PLC0415
     from meshd.dataplane.cleanup import clean_up as remove  # noqa: PLC0415
 
-    removed = remove(options)
+    with run_lock.held(options.run_dir):
+        removed = remove(options)
     print(f"meshd: removed {len(removed.hooks)} hooks and {len(removed.maps)} maps below {options.bpffs}")
     return 0

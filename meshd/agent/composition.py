@@ -11,7 +11,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Protocol
 
 import structlog
 
@@ -19,7 +19,7 @@ from clustermesh.mesh import MeshOptions
 from clustermesh.publisher import PublisherOptions
 from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
-from meshd.agent.introspect import DataplaneView, build, peers
+from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.config import Config
 from meshd.dataplane.dataplane import NEEDS, Dataplane, open_object
 from meshd.kernel import cgroup, features
@@ -37,6 +37,13 @@ from meshd.state.journal import sources_in
 from meshd.state.snapshots import Snapshots
 
 log = structlog.get_logger(__name__)
+
+
+class Component(Protocol):
+    """A part that runs until it is cancelled."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
 
 
 class Agent:
@@ -116,6 +123,8 @@ class Agent:
                 remote=RemoteOptions(max_connected_clusters=config.clustermesh.max_connected_clusters)
             ),
         )
+        manifests = self._manifests()
+        local_etcd = self._local_etcd()
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
@@ -126,25 +135,43 @@ class Agent:
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
+            problems=lambda: problems(manifests, remotes, local_etcd),
         )
-        control = ControlServer(config, self._mesh, changes, introspection)
+        parts: list[Component | None] = [
+            dataplane,
+            snapshots,
+            ControlServer(config, self._mesh, changes, introspection),
+            remotes,
+            manifests,
+            local_etcd,
+            self._metrics(introspection),
+        ]
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(dataplane.run())
-            tasks.create_task(snapshots.run())
-            tasks.create_task(control.run())
-            tasks.create_task(remotes.run())
-            if config.manifests is not None:
-                manifests = Manifests(self._mesh, config.manifests, config.cluster_name, config.node_name)
-                tasks.create_task(manifests.run())
-            if config.clustermesh.etcd is not None:
-                tasks.create_task(self._local_etcd(config.clustermesh.etcd).run())
+            for part in parts:
+                if part is not None:
+                    tasks.create_task(part.run())
             tasks.create_task(self._freeze_when_settled())
 
-    def _local_etcd(self, client_file: Path) -> LocalEtcd:
+    def _manifests(self) -> Manifests | None:
         config = self._config
+        if config.manifests is None:
+            return None
+        return Manifests(self._mesh, config.manifests, config.cluster_name, config.node_name)
+
+    def _metrics(self, introspection: Introspection) -> Component | None:
+        if not self._config.metrics.listen:
+            return None
+        from meshd.servers.metrics import MetricsServer  # noqa: PLC0415 - aiohttp is a heavy import
+
+        return MetricsServer(self._config.metrics.listen, self._mesh, introspection)
+
+    def _local_etcd(self) -> LocalEtcd | None:
+        config = self._config
+        if config.clustermesh.etcd is None:
+            return None
         return LocalEtcd(
             self._mesh,
-            client_file,
+            config.clustermesh.etcd,
             config.cluster_name,
             config.cluster_id,
             config.node_name,

@@ -28,6 +28,9 @@ from meshd.servers.introspection import (
     Reconcile,
     Sample,
 )
+from meshd.sources.local_etcd import LocalEtcd
+from meshd.sources.manifests import Manifests
+from meshd.sources.remote import RemoteClusters
 
 # BPF_MAP_TYPE_* of include/uapi/linux/bpf.h, as far as our maps use them.
 KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash"}
@@ -52,6 +55,20 @@ def peers(status: MeshStatus) -> Sequence[Peer]:
         )
         for each in status.peers
     ]
+
+
+def problems(manifests: Manifests | None, remotes: RemoteClusters, local_etcd: LocalEtcd | None) -> list[str]:
+    """What the sources were given and cannot use, each as one sentence."""
+    found = [str(problem) for problem in manifests.problems()] if manifests is not None else []
+    status = remotes.status
+    found += [f"peer file {name}: {reason}" for name, reason in status.refused_files.items()]
+    if status.directory_error:
+        found.append(f"peers cannot be read, those known stand: {status.directory_error}")
+    for peer in status.peers:
+        found += [f"cluster {peer.cluster}: {name}: {reason}" for name, reason in peer.refused.items()]
+    if local_etcd is not None and local_etcd.last_error:
+        found.append(f"this cluster's etcd: {local_etcd.last_error}")
+    return found
 
 
 class DataplaneView:

@@ -116,7 +116,7 @@ class Introspection:
     """Calls that servers may make.
 
     ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
-    connection to the service could be given now.
+    connection to the service could be given now. ``problems``: sentences about what sources said and cannot be used.
     """
 
     build: Build
@@ -128,3 +128,4 @@ class Introspection:
     peers: Callable[[], Sequence[Peer]]
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
+    problems: Callable[[], Sequence[str]] = tuple

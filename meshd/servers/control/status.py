@@ -21,6 +21,7 @@ from meshd.state.mesh import SourceStatus
 
 # Rows named in one status; the rest is counted.
 FAILED_MAX = 100
+PROBLEMS_MAX = 50
 # From here on a map is worth a warning: there is time to enlarge it.
 PRESSURE_WARNING = 0.9
 
@@ -147,6 +148,10 @@ class Status(status_pb2_grpc.StatusServiceServicer):
                 yield f"cluster {cluster.name} is out of reach, its backends stand: {cluster.reason}"
         if failed := len(self.mesh.failed):
             yield f"{failed} rows could not be written; they are retried"
+        problems = self.introspection.problems()
+        yield from problems[:PROBLEMS_MAX]
+        if len(problems) > PROBLEMS_MAX:
+            yield f"and {len(problems) - PROBLEMS_MAX} more problems of sources"
 
 
 def source_warning(name: str, known: SourceStatus) -> str:
