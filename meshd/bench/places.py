@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
@@ -26,6 +27,7 @@ from meshd.lab.processes import kill_tree
 PREFIX = "meshd-bench-"
 CLIENT, SERVER = IPv4Interface("10.77.0.1/30"), IPv4Interface("10.77.0.2/30")
 _RUN, _STATE = Path("/run"), Path("/var/lib")
+_END_TIMEOUT_S, _LOOK_EVERY_S = 10.0, 0.01
 _RTN_LOCAL, _TABLE_LOCAL = 2, 255  # linux/rtnetlink.h
 
 
@@ -112,10 +114,14 @@ def own_name() -> str:
     return f"{PREFIX}{os.getpid()}"
 
 
-def sweep() -> None:
-    """Takes away what benches left that were killed."""
-    for path in cgroup.find_mount().glob(f"{PREFIX}*"):
-        pid = path.name.removeprefix(PREFIX)
+def sweep(prefix: str = PREFIX) -> None:
+    """Takes away what benches left that were killed: names of ``prefix`` and the id of a process that is no more."""
+    for path in (
+        *cgroup.find_mount().glob(f"{prefix}*"),
+        *_RUN.glob(f"{prefix}*"),
+        *_STATE.glob(f"{prefix}*"),
+    ):
+        pid = path.name.removeprefix(prefix)
         if pid.isdigit() and not Path("/proc", pid).exists():
             _remove(Places(path.name, contextlib.ExitStack()))
 
@@ -123,12 +129,20 @@ def sweep() -> None:
 def _remove(places: Places) -> None:
     if places.cgroup.is_dir():
         kill_tree(places.cgroup)
+        _until_unpopulated(places.cgroup)
         cgroup.remove_tree(places.cgroup)
     for path in places.run.glob("*"):
         if path.is_dir() and path.is_mount():
             pins.unmount_bpffs(path)
     for directory in (places.run, places.state):
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _until_unpopulated(group: Path) -> None:
+    """A process that is still ending is listed no more, but holds its cgroup (cgroup-v2.rst, cgroup.events)."""
+    deadline = time.monotonic() + _END_TIMEOUT_S
+    while "populated 1" in (group / "cgroup.events").read_text() and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
 
 
 def _answer_backends(route: Any) -> None:
