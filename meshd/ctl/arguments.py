@@ -85,9 +85,7 @@ def add_connection(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
     environment = os.environ.get("MESHD_SOCKET")
     socket = Path(environment) if environment else DEFAULT_SOCKET
     server = os.environ.get("MESHD_SERVER", "")
-    add(
-        "--socket", type=Path, default=default(socket), help="Unix socket of the agent (default: %(default)s)"
-    )
+    add("--socket", type=Path, default=default(socket), help=f"Unix socket of the agent (default: {socket})")
     add(
         "--server",
         metavar="HOST:PORT",
