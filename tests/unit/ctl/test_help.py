@@ -18,6 +18,8 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
                 yield from commands(each)
 
 
-@pytest.mark.parametrize("command", list(commands(build(extras=["lab", "bench"]))), ids=lambda each: each.prog)
+@pytest.mark.parametrize(
+    "command", list(commands(build(extras=["lab", "bench"]))), ids=lambda each: each.prog
+)
 def test_every_command_explains_itself(command: argparse.ArgumentParser) -> None:
     assert command.format_help().startswith(f"usage: {command.prog}")
