@@ -14,6 +14,8 @@ MeshError
 ├── RowsFailed             rows a caller waited for could not be written: key -> error
 ├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
 ├── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
+├── AddressesExhausted     no address left for a pod: ranges, usable, in use, cooling, seconds until the next is free
+├── AddressRefused         an address that a runtime asked for is not to be had: address, reason
 ├── NotAllowed             a caller's role does not permit an operation: caller, operation, role needed
 ├── ListAgain              a watch cannot be resumed or continued without a gap: reason
 └── ReaderTooSlow          a reader took nothing for so long that it was cut off: seconds
@@ -151,6 +153,30 @@ class JournalError(MeshError):
         self.path = path
         self.reason = reason
         super().__init__(f"journal {path}: {reason}; nothing was changed")
+
+
+class AddressesExhausted(MeshError):
+    """None of ``ranges`` has an address left; ``wait_s`` None: none is on its way back either. Nothing was changed."""
+
+    def __init__(
+        self, ranges: Sequence[str], usable: int, in_use: int, cooling: int, wait_s: float | None
+    ) -> None:
+        self.ranges = tuple(ranges)
+        self.usable = usable
+        self.in_use = in_use
+        self.cooling = cooling
+        self.wait_s = wait_s
+        soon = "" if wait_s is None else f", {cooling} just released (the next is free in {wait_s:.0f} s)"
+        super().__init__(f"no address left in {', '.join(ranges)}: {usable} usable, {in_use} in use{soon}")
+
+
+class AddressRefused(MeshError):
+    """``address``, which was asked for by name, is not given; nothing was changed."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        self.address = address
+        self.reason = reason
+        super().__init__(f"address {address} cannot be given: {reason}")
 
 
 class NotAllowed(MeshError):

@@ -1,0 +1,54 @@
+"""An interface that a container runtime asked for, and the workloads that follow from all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from meshd.model.address import Address
+from meshd.model.workload import Workload
+
+# The source of the workloads that a runtime made known.
+CNI = "cni"
+
+# Container and interface: what the CNI specification names an attachment by.
+AttachmentKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """What an ADD made, or was told of. ``netns`` is a path; ``namespace`` and ``name`` are the pod's.
+
+    ``chained``: another plugin made interface and addresses, they are not ours to take away.
+    """
+
+    network: str
+    container_id: str
+    ifname: str
+    netns: str
+    namespace: str
+    name: str
+    addresses: tuple[Address, ...] = ()
+    chained: bool = False
+
+    @property
+    def key(self) -> AttachmentKey:
+        return self.container_id, self.ifname
+
+    def __str__(self) -> str:
+        return f"interface {self.ifname} of container {self.container_id}"
+
+
+def workloads(attachments: Iterable[Attachment]) -> dict[tuple[str, str], Workload]:
+    """(namespace, name) -> the workload, from ``attachments`` in the order in which they were made.
+
+    A pod whose sandbox is made anew has two containers for a while: the newer one is the pod. Its interfaces count together.
+    """
+    found: dict[tuple[str, str], tuple[str, Workload]] = {}
+    for each in attachments:
+        pod = each.namespace, each.name
+        container, before = found.get(pod, ("", None))
+        earlier = before.addresses if before is not None and container == each.container_id else ()
+        addresses = tuple(dict.fromkeys((*earlier, *each.addresses)))
+        found[pod] = each.container_id, Workload(each.namespace, each.name, CNI, each.netns, addresses)
+    return {pod: workload for pod, (_, workload) in found.items()}
