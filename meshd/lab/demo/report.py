@@ -12,12 +12,15 @@ import msgspec
 
 from meshd.lab.demo.checks import PodCounts, Seen, counts_agree
 from meshd.lab.demo.phases import Phase
-from meshd.lab.demo.requests import Request, answers, between, losses
+from meshd.lab.demo.requests import Request, answers, decided, losses
 from meshd.lab.status import table
 
 
-class PhaseReport(msgspec.Struct, frozen=True):
-    """One phase. ``switch_ms``: p99 over all callers from the change to the last answer of the old kind; null: no switch."""
+class PhaseReport(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One phase. ``switch_ms``: p99 over all callers from the change to the last answer of the old kind; null: no switch.
+
+    ``problems`` stands in the file only where there are any.
+    """
 
     name: str
     seconds: float
@@ -25,11 +28,14 @@ class PhaseReport(msgspec.Struct, frozen=True):
     lost: int
     answers: dict[str, int]
     switch_ms: float | None
-    problems: list[str]
+    problems: list[str] = []
 
 
-class Report(msgspec.Struct, frozen=True):
-    """``lost`` leaves out the phase in which requests may be lost; ``problems`` is what was wrong besides the phases'."""
+class Report(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``lost`` leaves out the phase in which requests may be lost.
+
+    ``problems``, in the file only where there are any, is what was wrong besides the phases'.
+    """
 
     ok: bool
     requests: int
@@ -37,7 +43,7 @@ class Report(msgspec.Struct, frozen=True):
     phases: list[PhaseReport]
     kernel: str
     commit: str
-    problems: list[str]
+    problems: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def make(
 def _phase(
     each: Happened, requests: Sequence[Request], clients: Sequence[str], clusters: Sequence[str]
 ) -> PhaseReport:
-    own = between(requests, each.begun_ns, each.ended_ns)
+    own = decided(requests, each.begun_ns, each.ended_ns)
     seen = Seen(each.begun_ns, each.ended_ns, each.moments, own, clients, clusters)
     lost = losses(own)
     problems = [*each.remarks, *each.phase.check(seen)]

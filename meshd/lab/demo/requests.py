@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from meshd.lab.workloads.x_wing import DEADLINE
+
 
 class Request(NamedTuple):
     """One request of one client. ``cluster`` and ``pod`` answered it; ``lost`` says why nobody did (empty: answered)."""
@@ -23,6 +25,15 @@ class Request(NamedTuple):
     @property
     def ended_ns(self) -> int:
         return self.begun_ns + self.latency_us * 1000
+
+    @property
+    def decided_ns(self) -> int:
+        """When what decided its outcome happened: its end, but for a silence its beginning.
+
+        What a phase does can be seen in requests that were under way when it began, and never in one that had ended. A
+        silence until the deadline is older than its end; what the demo kills is closed by its kernel, and answers at once.
+        """
+        return self.begun_ns if self.lost == DEADLINE else self.ended_ns
 
     @property
     def stream(self) -> tuple[str, int]:
@@ -69,6 +80,11 @@ class Log:
 def between(requests: Iterable[Request], first_ns: int, end_ns: int) -> list[Request]:
     """Those begun at or after ``first_ns`` and before ``end_ns``."""
     return [request for request in requests if first_ns <= request.begun_ns < end_ns]
+
+
+def decided(requests: Iterable[Request], first_ns: int, end_ns: int) -> list[Request]:
+    """Those decided at or after ``first_ns`` and before ``end_ns``: the requests of a phase."""
+    return [request for request in requests if first_ns <= request.decided_ns < end_ns]
 
 
 def answers(requests: Iterable[Request]) -> Counter[str]:

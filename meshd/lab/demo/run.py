@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from meshd.lab import spec as lab_spec
@@ -90,10 +91,11 @@ class Watched:
         with suppress(asyncio.CancelledError):
             await reading
         self._read()
-        # What began between the last look at the clock and the clients' end belongs to the last phase.
-        last = happened[-1]
-        end = Happened(last.phase, last.begun_ns, time.monotonic_ns(), last.moments, last.remarks)
-        return [*happened[:-1], end]
+        # No request belongs nowhere: another client's first may have begun before the first that was read, and what
+        # was under way at the last look at the clock is the last phase's.
+        happened[0] = replace(happened[0], begun_ns=min(request.begun_ns for request in self._requests))
+        happened[-1] = replace(happened[-1], ended_ns=time.monotonic_ns())
+        return happened
 
     def conclude(self, happened: Sequence[Happened], out: Path) -> Report:
         """Judges what was seen and writes report and picture to ``out``."""

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TextIO, cast
 
 FLUSH_S = 0.05
+# The REASON of a request that nobody answered in time.
+DEADLINE = "deadline"
 
 
 class Refused(Exception):
@@ -89,7 +91,7 @@ async def outcome_of(host: str, port: int, request: bytes, deadline_s: float) ->
             response = await exchange(host, port, request)
         return "ok {} {}".format(*answering_pod(response))
     except TimeoutError:
-        return "lost deadline"
+        return f"lost {DEADLINE}"
     except OSError as error:
         return f"lost {errno.errorcode.get(error.errno or 0, 'OSError')}"
     except Refused as refused:

@@ -11,6 +11,7 @@ from meshd.lab.demo.checks import PodCounts
 from meshd.lab.demo.phases import Phase, Stage
 from meshd.lab.demo.report import Happened, Report
 from meshd.lab.demo.requests import Request
+from meshd.lab.workloads import x_wing
 
 S = 10**9
 CLIENT = "cm-1/x-wing-1"
@@ -68,9 +69,33 @@ def test_a_remark_of_what_went_wrong_in_doing_fails_the_demo() -> None:
 def test_the_file_has_the_promised_fields(tmp_path: Path) -> None:
     report.write(_report(_answer(1, "cm-1")), tmp_path / "build" / "report.json")
     read = json.loads((tmp_path / "build" / "report.json").read_text())
-    assert {"ok", "requests", "lost", "phases", "kernel", "commit"} <= read.keys()
-    assert {"name", "seconds", "requests", "lost", "answers", "switch_ms"} <= read["phases"][0].keys()
+    assert list(read) == ["ok", "requests", "lost", "phases", "kernel", "commit"]
+    assert list(read["phases"][0]) == ["name", "seconds", "requests", "lost", "answers", "switch_ms"]
     assert read["phases"][0]["answers"] == {"cm-1": 1, "cm-2": 0}
+
+
+def test_the_file_says_what_was_wrong_where_something_was(tmp_path: Path) -> None:
+    report.write(_report(_answer(1, "cm-1"), _loss(1.5)), tmp_path / "report.json")
+    read = json.loads((tmp_path / "report.json").read_text())
+    assert "problems" in read["phases"][0]
+    assert "problems" not in read["phases"][1]
+
+
+def test_a_request_that_a_phase_resets_belongs_to_that_phase_though_it_began_in_the_one_before() -> None:
+    reset = Request(CLIENT, int(1.999 * S), 5000, 4, lost="ECONNRESET")
+    made = _report(_answer(1, "cm-1"), reset)
+    assert ([p.lost for p in made.phases], made.lost, made.ok) == ([0, 1], 0, True)
+
+
+def test_a_silence_until_the_deadline_belongs_to_the_phase_in_which_it_began() -> None:
+    silence = Request(CLIENT, int(1.5 * S), 2_000_000, 4, lost=x_wing.DEADLINE)
+    made = _report(_answer(1, "cm-1"), silence)
+    assert ([p.lost for p in made.phases], made.lost, made.ok) == ([1, 0], 1, False)
+
+
+def test_every_request_belongs_to_one_phase() -> None:
+    made = _report(*(_answer(at / 10, "cm-1") for at in range(38)))
+    assert sum(phase.requests for phase in made.phases) == made.requests == 38
 
 
 def test_the_table_names_what_was_wrong() -> None:
