@@ -10,13 +10,12 @@ from typing import Any
 
 from setuptools import build_meta
 from setuptools.build_meta import (
-    build_sdist,
     get_requires_for_build_sdist,
     prepare_metadata_for_build_editable,
     prepare_metadata_for_build_wheel,
 )
 
-from build_backend import bpf, toolchain
+from build_backend import bpf, commit, toolchain
 
 __all__ = [
     "build_editable",
@@ -52,7 +51,14 @@ def build_wheel(
 ) -> str:
     """A wheel with the BPF object and the extension in it; its file name."""
     _prepare()
-    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+    with commit.noted():
+        return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_sdist(sdist_directory: str, config_settings: Settings = None) -> str:
+    """The sources, with the commit they are of; the file name."""
+    with commit.noted():
+        return build_meta.build_sdist(sdist_directory, config_settings)
 
 
 def build_editable(

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from clustermesh.mesh import MeshStatus
 from meshd import __version__
+from meshd.commit import commit
 from meshd.config import Config
 from meshd.dataplane.attach import HOOKS
 from meshd.dataplane.dataplane import NEEDS, Dataplane, map_pins
@@ -38,7 +39,7 @@ KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_has
 
 def build(started_s: float) -> Build:
     """What runs here."""
-    return Build(__version__, "", platform.release(), platform.python_version(), started_s)
+    return Build(__version__, commit(), platform.release(), platform.python_version(), started_s)
 
 
 def peers(status: MeshStatus) -> Sequence[Peer]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from meshd.commit import commit
 from meshd.lab.demo.checks import PodCounts, Seen, counts_agree
 from meshd.lab.demo.phases import Phase
 from meshd.lab.demo.requests import Request, answers, decided, losses
@@ -123,14 +123,3 @@ def lines(report: Report, clusters: Sequence[str]) -> list[str]:
     verdict = f"{report.requests} requests, {report.lost} lost" + ("" if report.ok else ": not as it must be")
     problems = [f"  phase {n}: {text}" for n, phase in enumerate(report.phases, 1) for text in phase.problems]
     return [*table(rows), "", verdict, *problems, *(f"  {text}" for text in report.problems)]
-
-
-def commit() -> str:
-    """The commit of the sources this runs from; empty where they are no git repository."""
-    done = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return done.stdout.strip()
