@@ -35,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 HEADER = b'{"format":1}\n'
 # Written again once it is this many times larger than it was after the last time, and worth the work.
-GROWTH = 4
+GROWTH = 2
 WORTH_BYTES = 64 * 1024
 
 

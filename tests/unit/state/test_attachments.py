@@ -6,8 +6,8 @@ import asyncio
 import errno
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -40,6 +40,7 @@ class Machine:
     synced: dict[int, int] = field(default_factory=dict)
     syncs_until_crash: int = -1
     refuse: int = 0
+    during_sync: Callable[[], None] | None = None
 
     def attachments(self) -> Attachments:
         made = Attachments(
@@ -48,7 +49,7 @@ class Machine:
             COOL_DOWN_S,
             clock=lambda: self.now_s,
             sync=self.sync,
-            worth_bytes=2000,
+            worth_bytes=300,
         )
         made.load()
         return made
@@ -56,6 +57,9 @@ class Machine:
     def sync(self, file: int) -> None:
         if self.refuse:
             raise OSError(self.refuse, os.strerror(self.refuse))
+        if self.during_sync is not None:
+            call, self.during_sync = self.during_sync, None
+            call()
         if self.syncs_until_crash == 0:
             raise Crash
         self.syncs_until_crash -= 1
@@ -188,6 +192,24 @@ async def test_a_disk_that_fails_is_told_and_then_used_again(machine: Machine) -
     assert machine.attachments().all() == found.all()
 
 
+async def test_what_changes_while_the_file_is_written_again_is_in_the_new_one(machine: Machine) -> None:
+    found = machine.attachments()
+    for number in range(8):
+        found.attach(wanted(number))
+    loop = asyncio.get_running_loop()
+
+    async def meanwhile() -> None:
+        found.attach(wanted(8))
+        found.release(("c1", "eth0"))
+
+    machine.during_sync = lambda: asyncio.run_coroutine_threadsafe(meanwhile(), loop).result()
+    old_file = found.path.stat().st_ino
+    await found.durable()
+    assert found.path.stat().st_ino != old_file
+    again = machine.attachments()
+    assert again.all() == found.all()
+
+
 @pytest.mark.parametrize("corrupt", [b"\0\0\0\n", b'["eat"]\n', b'["attached",{"a":1}]\n', b'["released"]\n'])
 def test_a_line_that_cannot_be_read_costs_only_itself(machine: Machine, corrupt: bytes) -> None:
     machine.attachments().attach(wanted(1))
@@ -209,72 +231,98 @@ def test_the_newer_container_of_a_pod_is_the_pod_with_all_of_its_interfaces() ->
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("attach"), st.integers(0, 11)),
-    st.tuples(st.just("release"), st.integers(0, 11)),
+    st.tuples(st.just("attach"), st.integers(0, 7)),
+    st.tuples(st.just("attach meanwhile"), st.integers(0, 7)),
+    st.tuples(st.just("release"), st.integers(0, 7)),
     st.tuples(st.just("wait"), st.integers(1, 8)),
     st.tuples(st.just("kill"), st.just(0)),
+    st.tuples(st.just("power cut"), st.just(0)),
     st.tuples(st.just("power cut at sync"), st.integers(0, 3)),
 )
 
 
 @settings(deadline=None, max_examples=200)
-@given(st.lists(STEPS, min_size=5, max_size=60), st.floats(0, 1))
+@given(st.lists(STEPS, min_size=5, max_size=80), st.floats(0, 1))
 def test_an_address_is_never_given_twice_whenever_the_machine_dies(
     steps: list[tuple[str, int]], share: float
 ) -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
-        asyncio.run(lived_through(Machine(Path(directory)), steps, share))
+        machine = Machine(Path(directory), ranges=("10.1.1.0/29", "fd00:1:1::/125"))
+        asyncio.run(History(machine, share).live_through(steps))
 
 
-async def lived_through(machine: Machine, steps: list[tuple[str, int]], share: float) -> None:
-    """Checks each answer against those that a runtime has been given before."""
-    held: dict[int, Attachment] = {}
-    # A release counts from the moment in which the runtime asks for it: nobody knows when it was heeded.
-    released: dict[Address, float] = {}
-    found = machine.attachments()
-    for step, number in steps:
-        match step:
-            case "attach" if number not in held:
-                try:
-                    made = found.get((f"c{number}", "eth0")) or found.attach(wanted(number))
-                    await found.durable()
-                except Crash:
-                    await found.close()
-                    machine.lose(share)
-                    found = started_again(machine, held, released)
-                    continue
-                except AddressesExhausted:
-                    continue
-                for address in made.addresses:
-                    assert address not in {a for each in held.values() for a in each.addresses}
-                    assert machine.now_s >= released.get(address, -1e9) + COOL_DOWN_S
-                    assert any(ip_address(format_address(address)) in ip_network(r) for r in machine.ranges)
-                held[number] = made
-            case "release":
-                found.release((f"c{number}", "eth0"))
-                for address in held.pop(number).addresses if number in held else ():
-                    released[address] = machine.now_s
-            case "wait":
-                machine.now_s += number
-            case "kill":
-                await found.close()
-                machine.syncs_until_crash = -1
-                found = started_again(machine, held, released)
-            case "power cut at sync":
-                machine.syncs_until_crash = number
-        assert {f"c{n}": each for n, each in held.items()}.items() <= {
-            e.container_id: e for e in found.all()
-        }.items()
-    await found.close()
+class History:
+    """What a runtime asked for and was told. Checks each answer against those before it."""
 
+    def __init__(self, machine: Machine, share: float) -> None:
+        self.machine = machine
+        self.share = share
+        self.attachments = machine.attachments()
+        self.held: dict[int, Attachment] = {}
+        self.released: dict[Address, float] = {}
 
-def started_again(
-    machine: Machine, held: dict[int, Attachment], released: dict[Address, float]
-) -> Attachments:
-    """As the agent starts: what no runtime was told of, or what one gave back already, has no interface any more."""
-    found = machine.attachments()
-    for each in found.all():
-        if each not in held.values():
-            found.release(each.key)
-            released.update(dict.fromkeys(each.addresses, machine.now_s))
-    return found
+    async def live_through(self, steps: list[tuple[str, int]]) -> None:
+        meanwhile: list[asyncio.Task[None]] = []
+        for step, number in steps:
+            try:
+                match step:
+                    case "attach":
+                        await self.attach(number)
+                    case "attach meanwhile":
+                        meanwhile.append(asyncio.create_task(self.attach(number)))
+                        await asyncio.sleep(0)
+                    case "release":
+                        self.release(number)
+                    case "wait":
+                        self.machine.now_s += number
+                    case "power cut at sync":
+                        self.machine.syncs_until_crash = number
+                    case _:
+                        await self.start_again(power_cut=step == "power cut")
+            except Crash:
+                for task in meanwhile:
+                    task.cancel()
+                await self.end(meanwhile)
+                await self.start_again(power_cut=True)
+            told = {f"c{number}": each for number, each in self.held.items()}
+            assert told.items() <= {each.container_id: each for each in self.attachments.all()}.items()
+        await self.end(meanwhile)
+        await self.attachments.close()
+
+    async def end(self, meanwhile: list[asyncio.Task[None]]) -> None:
+        for outcome in await asyncio.gather(*meanwhile, return_exceptions=True):
+            if isinstance(outcome, AssertionError):
+                raise outcome
+        meanwhile.clear()
+
+    async def attach(self, number: int) -> None:
+        if number in self.held:
+            return
+        try:
+            made = self.attachments.get((f"c{number}", "eth0")) or self.attachments.attach(wanted(number))
+        except AddressesExhausted:
+            return
+        for address in made.addresses:
+            assert address not in {a for each in self.held.values() for a in each.addresses}
+            assert self.machine.now_s >= self.released.get(address, -1e9) + COOL_DOWN_S
+        await self.attachments.durable()
+        # Somebody may have taken it away while it was written.
+        if self.attachments.get(made.key) == made:
+            self.held[number] = made
+
+    def release(self, number: int) -> None:
+        found = self.attachments.release((f"c{number}", "eth0"))
+        self.held.pop(number, None)
+        for address in found.addresses if found else ():
+            self.released[address] = self.machine.now_s
+
+    async def start_again(self, *, power_cut: bool) -> None:
+        """As the agent starts: what no runtime was told of, or what one gave back, has no interface any more."""
+        await self.attachments.close()
+        if power_cut:
+            self.machine.lose(self.share)
+        self.machine.syncs_until_crash = -1
+        self.attachments = self.machine.attachments()
+        for each in self.attachments.all():
+            if each not in self.held.values():
+                self.release(int(each.container_id[1:]))
