@@ -145,14 +145,13 @@ def add_readers(commands: Commands) -> None:
     add_command(clusters, "list", "lists:clusters", "all clusters, with the state of the connection")
     maps = add_group(commands, "map", "kernel maps")
     add_command(maps, "list", "lists:maps", "all maps of the agent, and how full they are")
-    dump = add_command(maps, "dump", "maps:dump", "all entries of one map", formats=("table", "json"))
+    dump = add_command(maps, "dump", "maps:dump", "all entries of one map")
     dump.add_argument("name", metavar="MAP")
     watch = add_command(
         commands,
         "watch",
         "watch:run",
         "what is there, then what changes, until Ctrl-C",
-        formats=("table", "json"),
     )
     watch.add_argument("what", choices=WATCHED)
     watch.add_argument("--once", action="store_true", help="end when all that is there has been shown")

@@ -1,4 +1,4 @@
-"""``meshctl watch``: one line an event; goes on where it was when the agent restarts or cuts us off."""
+"""``meshctl watch``: one line or document an event; goes on where it was when the agent restarts or cuts us off."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from meshd.api.v1.service_pb2_grpc import ServiceServiceStub
 from meshd.ctl import columns
 from meshd.ctl.connection import code_of, connected
 from meshd.ctl.errors import CtlError
-from meshd.ctl.output import Column, as_dict, by_word
+from meshd.ctl.output import Column, as_dict, by_word, show_object
 
 # Between two attempts to reach an agent that is gone.
 RETRY_S = 1.0
@@ -33,7 +33,7 @@ class Kind:
     """What can be watched: how to begin, and how an event reads."""
 
     begin: Callable[[grpc.Channel, watch_pb2.ResumePoint], Any]  # Any: the streams of four services
-    describe: Callable[[Any], str]  # Any: their events
+    describe: Callable[[Any, bool], str]  # Any: their events; True: with the columns of -o wide
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,43 +85,61 @@ def after(error: grpc.RpcError, position: watch_pb2.ResumePoint) -> watch_pb2.Re
 
 
 def show(message: Any, kind: Kind, output: str) -> None:  # Any: as Kind
-    """The events of ``message``, each a line."""
+    """The events of ``message``: each a line, in YAML each a document."""
     for event in message.events:
         name = watch_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_").lower()
-        if output == "json":
-            print(json.dumps(as_dict(event) | {"revision": message.revision}), flush=True)
+        if output in {"json", "yaml"}:
+            show_event(as_dict(event) | {"revision": message.revision}, output)
         else:
-            print(f"{name:<6}  {kind.describe(event)}", flush=True)
+            print(f"{name:<6}  {kind.describe(event, output == 'wide')}", flush=True)
 
 
-def cells(message: Any, shown: tuple[Column[Any], ...]) -> str:  # Any: a message of that table
+def show_event(event: dict[str, Any], output: str) -> None:  # Any: whatever JSON can hold
+    """One event for programs, on its way at once: JSON on one line, YAML as a document that its first line begins."""
+    if output == "json":
+        print(json.dumps(event, ensure_ascii=False), flush=True)
+        return
+    print("---")
+    show_object(event, output)
+    sys.stdout.flush()
+
+
+def cells(message: Any, shown: tuple[Column[Any], ...], wide: bool) -> str:  # Any: a message of that table
     """The cells of a table's row, one behind the other."""
-    return "  ".join(by_word(column.cell(message)) for column in shown if not column.wide)
+    return "  ".join(by_word(column.cell(message)) for column in shown if wide or not column.wide)
 
 
-def describe_service(event: service_pb2.ServiceEvent) -> str:
+def describe_service(event: service_pb2.ServiceEvent, wide: bool) -> str:
     """One line."""
     if event.type == watch_pb2.EVENT_TYPE_DELETE:
         return f"{event.service.namespace}  {event.service.name}  {event.service.source}"
-    return cells(event.service, columns.SERVICES)
+    return cells(event.service, columns.SERVICES, wide)
 
 
-def describe_slice(event: backend_pb2.BackendSliceEvent) -> str:
+def describe_slice(event: backend_pb2.BackendSliceEvent, wide: bool) -> str:
     """One line: all that the slice holds now."""
-    backends = ", ".join(f"{one.address} {columns.backend_state(one)}" for one in event.backends) or "none"
+    backends = ", ".join(describe_backend(one, wide) for one in event.backends) or "none"
     return f"{event.namespace}/{event.service}  {event.source}  {event.slice}: {backends}"
 
 
-def describe_node(event: node_pb2.NodeEvent) -> str:
+def describe_backend(backend: backend_pb2.Backend, wide: bool) -> str:
+    """A backend within the line of its slice."""
+    facts = [backend.address, columns.backend_state(backend)]
+    if wide:
+        facts += [columns.ports(backend), f"weight {backend.weight}", f"node {backend.node or '-'}"]
+    return " ".join(facts)
+
+
+def describe_node(event: node_pb2.NodeEvent, wide: bool) -> str:
     """One line."""
-    return cells(event.node, columns.NODES)
+    return cells(event.node, columns.NODES, wide)
 
 
-def describe_cluster(event: cluster_pb2.ClusterEvent) -> str:
+def describe_cluster(event: cluster_pb2.ClusterEvent, wide: bool) -> str:
     """One line."""
     if event.type == watch_pb2.EVENT_TYPE_DELETE:
         return event.cluster.name
-    return cells(event.cluster, columns.CLUSTERS)
+    return cells(event.cluster, columns.CLUSTERS, wide)
 
 
 def services(

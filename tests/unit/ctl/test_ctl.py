@@ -17,8 +17,19 @@ import pytest
 import yaml
 
 from meshd.config import Api, Role, Tls
+from meshd.ctl.arguments import FORMATS
 from meshd.errors import MapFull
-from meshd.model import Backend, BackendPort, BackendSlice, Protocol, Service, ServiceName, parse_address
+from meshd.model import (
+    Backend,
+    BackendPort,
+    BackendSlice,
+    Cluster,
+    Node,
+    Protocol,
+    Service,
+    ServiceName,
+    parse_address,
+)
 from meshd.state import PlanKey
 from tests.fakes.agent import FakeAgent, serving
 from tests.fakes.certificates import Authority
@@ -308,6 +319,10 @@ async def test_a_map_is_dumped_an_entry_a_line(tmp_path: Path) -> None:
             "key": {"number": 5, "address": "0a600001"},
             "value": {"weight": 2**63 + 5},
         }
+        as_yaml = yaml.safe_load((await meshctl(agent, "map", "dump", "slots", "-o", "yaml")).out)
+        assert as_yaml == [json.loads(line) for line in lines]
+        wide = (await meshctl(agent, "map", "dump", "slots", "-o", "wide")).out
+        assert wide == (await meshctl(agent, "map", "dump", "slots")).out
 
 
 async def test_a_watch_shows_what_is_there_then_what_changes_until_it_is_interrupted(tmp_path: Path) -> None:
@@ -335,6 +350,28 @@ async def test_a_watch_goes_on_with_the_next_agent(tmp_path: Path) -> None:
         assert json.loads(await process.stdout.readline())["service"]["name"] == "new"
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("what", ["services", "backends", "nodes", "clusters"])
+async def test_a_watch_has_every_form(tmp_path: Path, what: str) -> None:
+    backend = Backend(parse_address("10.9.0.1"), (BackendPort("http", Protocol.TCP, 80),), node="n-7")
+    async with serving(tmp_path) as agent:
+        agent.mesh.replace(
+            "manifests",
+            [
+                Service(WEB, "manifests"),
+                BackendSlice(WEB, "x", "manifests", "cm-1", (backend,)),
+                Node("cm-1", "n-7", "manifests", zone="z-9"),
+                Cluster("cm-1", "manifests", 1, local=True),
+            ],
+        )
+        done = {form: await meshctl(agent, "watch", what, "--once", "-o", form) for form in FORMATS}
+    assert [run.status for run in done.values()] == [0, 0, 0, 0]
+    as_json = [json.loads(line) for line in done["json"].out.splitlines()]
+    assert as_json == list(yaml.safe_load_all(done["yaml"].out))
+    assert [event["type"] for event in as_json] == ["EVENT_TYPE_PUT"]
+    assert done["wide"].out != done["table"].out
+    assert done["wide"].out.split()[:2] == done["table"].out.split()[:2]
 
 
 async def test_a_watch_once_ends_when_all_has_been_shown(tmp_path: Path) -> None:
