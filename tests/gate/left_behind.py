@@ -29,9 +29,10 @@ def pytest_configure() -> None:
 def run_name() -> str:
     """``mt`` and this process id in hex: how every name begins that this run gives to something in the kernel.
 
-    At most 9 characters, so that 6 are left in an interface name. Unique among all runs that are alive.
+    8 characters, so that 7 are left in an interface name. Always as many: else the name of one run that is alive could be
+    the beginning of another's. Process ids end below 2**22 (PID_MAX_LIMIT).
     """
-    return f"mt{os.getpid():x}"
+    return f"mt{os.getpid():06x}"
 
 
 @pytest.fixture(scope="session", autouse=True)
