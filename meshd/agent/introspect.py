@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from clustermesh.mesh import MeshStatus
 from meshd import __version__
+from meshd.agent.counts import Counts
 from meshd.commit import commit
 from meshd.config import Config
 from meshd.dataplane.attach import HOOKS
@@ -79,6 +80,7 @@ class DataplaneView:
         self._config = config
         self._dataplane = dataplane
         self._found = found
+        self._counts = Counts()
 
     def features(self) -> Sequence[Feature]:
         return [Feature(f.name, f.present, f.needed_by, f.reason, f.cost) for f in self._found]
@@ -157,7 +159,9 @@ class DataplaneView:
     def _map(self, each: Map) -> KernelMap:
         observed = self._dataplane.delta.observed.get(each.name)
         kind = KINDS.get(each.info.map_type, str(each.info.map_type))
-        entries = len(observed) if observed is not None else None if "array" in kind else each.count()
+        entries = (
+            len(observed) if observed is not None else None if "array" in kind else self._counts.of(each)
+        )
         pin = pin_path(map_pins(self._config), each.name, self._dataplane.opened.btf.schema_hash(each.name))
         return KernelMap(
             each.name, kind, each.info.key_size, each.info.value_size, each.info.max_entries, entries,

@@ -194,8 +194,14 @@ class Map:
         return (key for key, _ in self.items())
 
     def count(self) -> int:
-        """How many entries there are now. The kernel keeps no count, so this walks the map."""
-        return sum(1 for _ in self.items())
+        """How many entries there are now. The kernel keeps no count, so this walks the map, without the GIL for the most
+        part; of a large map better on a worker thread."""
+        try:
+            return sum(count for _, _, count in self._batches())
+        except KernelError as error:
+            if error.errno not in _NO_BATCH:
+                raise
+            return sum(1 for _ in self._items_one_by_one())
 
     def memlock_bytes(self) -> int:
         """The memory the kernel accounts to this map."""
@@ -225,23 +231,33 @@ class Map:
                 raise PartialWrite("write to", self.name, error.errno, done, len(entries)) from error
 
     def _items_batched(self) -> Iterator[tuple[bytes, bytes]]:
+        for keys, values, count in self._batches():
+            yield from self._split(keys, values, count)
+
+    def _batches(self) -> Iterator[tuple[Any, Any, int]]:  # cffi data has no static type
+        """Buffers of keys and of values, and how many entries they hold; reused for the next batch."""
         size = min(_BATCH, max(self.info.max_entries, 1))
         # The cursor is a bucket number for hash maps and a key for the others.
         cursor, following = (ffi.new("char[]", max(self.key_size, 8)) for _ in range(2))
+        count = ffi.new("__u32 *")
+        keys, values = ffi.new("char[]", size * self.key_size), ffi.new("char[]", size * self.value_size)
         first = True
         while True:
-            keys, values = ffi.new("char[]", size * self.key_size), ffi.new("char[]", size * self.value_size)
-            count = ffi.new("__u32 *", size)
+            count[0] = size
             start = ffi.NULL if first else cursor
             result = lib.bpf_map_lookup_batch(
                 self.fd, start, following, keys, values, count, self._batch_opts
             )
             if result == -errno.ENOSPC:
                 size *= 2  # One bucket holds more than the whole batch.
+                keys, values = (
+                    ffi.new("char[]", size * self.key_size),
+                    ffi.new("char[]", size * self.value_size),
+                )
                 continue
             if result not in (0, -errno.ENOENT):
                 self._checked(result, "list")
-            yield from self._split(keys, values, count[0])
+            yield keys, values, count[0]
             if result == -errno.ENOENT:
                 return
             cursor, following, first = following, cursor, False
