@@ -1,5 +1,7 @@
-"""How many entries the maps have that the kernel writes. The kernel keeps no count and a walk of a large map takes long, so it
-is made on a worker thread, and only when somebody asks: who asks is told the last count, and starts the next.
+"""How many entries the maps have that the kernel writes.
+
+The kernel keeps no count and a walk of a large map takes long, so it is made on a worker thread, and only when somebody
+asks: who asks is told the last count, and starts the next.
 """
 
 from __future__ import annotations
