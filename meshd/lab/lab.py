@@ -168,10 +168,16 @@ class Lab:
         return self.places.pod_cgroup(self.node(pod.node), pod.name)
 
     def take_down(self) -> None:
-        """Removes all of the lab (``down.py``)."""
-        down(self.places)
+        """Removes all of the lab (``down.py``); no process of it is left to this one as a zombie, also if that fails."""
+        try:
+            down(self.places)
+        except BaseException:
+            for started in self.running.values():
+                started.reap_if_ended()
+            raise
         for started in self.running.values():
             started.reap()
+        self.running.clear()
 
     def addresses(self, pod: Pod) -> Addresses:
         return self.node(pod.node).pod_address(pod.host)

@@ -80,6 +80,12 @@ class Started:
             self.notified.close()
         return self.process.wait()
 
+    def reap_if_ended(self) -> None:
+        """The same where it may still run; nothing is waited for."""
+        if self.notified is not None:
+            self.notified.close()
+        self.process.poll()
+
     def last_words(self) -> str:
         """The end of the program's log, for an error message."""
         return last_words(self.program.log)

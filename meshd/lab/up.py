@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import ParamSpec, TypeVar
 
 from meshd.kernel import cgroup
@@ -39,18 +39,17 @@ async def up(lab: Lab, say: Say) -> None:
         lab.write_objects()
         servers, clients = await on_thread(_make_pods, lab)
     with timed(say, f"etcd of {len(etcds)} clusters"):
-        serving = asyncio.create_task(lab.run_pods(servers))
-        await asyncio.gather(*(started.ready() for started in etcds))
-        for cluster in lab.clusters:
-            others = [other.name for other in lab.clusters if other != cluster]
-            await on_thread(etcd_roles.restrict, places, cluster, others)
+        async with meanwhile(lab.run_pods(servers)):
+            await asyncio.gather(*(started.ready() for started in etcds))
+            for cluster in lab.clusters:
+                others = [other.name for other in lab.clusters if other != cluster]
+                await on_thread(etcd_roles.restrict, places, cluster, others)
     with timed(say, f"meshd on {len(lab.nodes)} nodes settled"):
         for node in lab.nodes:
             # A BPF file system of the node's own: its pins go when it is unmounted.
             mount_bpffs(places.bpffs(node))
             agents.write_config(places, lab.cluster(node.cluster), node)
             lab.start_agent(node)
-        await serving
         await settled(lab)
     with timed(say, f"{len(clients)} clients"):
         await lab.run_pods(clients)
@@ -64,6 +63,18 @@ def _make_pods(lab: Lab) -> tuple[list[Pod], list[Pod]]:
             kind = servers if lab.spec.is_server(pod) else clients
             kind += lab.add_pods(cluster, pod.name, pod.count)
     return servers, clients
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """``work`` is done beside what is inside; it has ended when this comes out, by cancellation if that failed."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+        await task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

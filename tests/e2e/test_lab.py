@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -12,6 +14,9 @@ import pytest
 
 from meshd.lab.layout import Places
 from meshd.lab.processes import tree
+from meshd.lab.record import LabError
+from meshd.lab.session import bring_up
+from meshd.lab.spec import DEFAULT
 from tests.e2e.traces import command, lab, lines_of, places, traces, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "lab"
@@ -95,6 +100,26 @@ def test_down_removes_what_a_killed_up_left(own: Places, moment: str) -> None:
     assert traces(own) != []
     down = lab("down", "--id", own.id)
     assert (down.returncode, traces(own)) == (0, []), down.stderr
+
+
+def _children() -> set[str]:
+    """Ids of this process's children, zombies too."""
+    return {
+        pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    }
+
+
+async def test_up_that_fails_in_the_middle_leaves_its_caller_no_child_and_no_task(
+    own: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "etcd"
+    broken.write_text("#!/bin/sh\necho 'no space left on device' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    children, tasks = _children(), asyncio.all_tasks()
+    with pytest.raises(LabError, match=r"(?s)etcd.* ended with 1; its log ends:.*no space left on device"):
+        await bring_up(own, DEFAULT, lambda _line: None)
+    assert (_children() - children, asyncio.all_tasks() - tasks, traces(own)) == (set(), set(), [])
 
 
 def test_the_next_lab_removes_one_whose_maker_was_killed(own: Places, run_name: str) -> None:
