@@ -13,7 +13,6 @@ from pathlib import Path
 
 import grpc
 import yaml
-from meshd.kernel._libbpf import lib
 
 from meshd.api.v1 import status_pb2, status_pb2_grpc
 from meshd.kernel import cgroup, netlink, pins
@@ -22,6 +21,8 @@ from meshd.kernel.netns import Netns
 HERE = Path(__file__).parent
 VIP, PORT = "10.96.0.10", 80
 PATIENCE_S = 30
+# A socket belongs to the cgroup its process was in when it was made, so that comes first.
+ENTER = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
 
 
 class AgentNode:
@@ -74,10 +75,12 @@ class AgentNode:
             )
         )
         with (self.directory / "meshd.log").open("ab") as log:
-            self.agent = subprocess.Popen(
-                [sys.executable, "-m", "meshd.agent", "--config", config],
-                stderr=log,
-                preexec_fn=self._enter_netns,  # noqa: PLW1509 - only system calls
+            # A child has the namespace of the thread that made it. Not preexec_fn: it forks all of this process, and gRPC's
+            # threads may hold locks that its fork handlers then wait for.
+            self.agent = self.netns.run(
+                lambda: subprocess.Popen(
+                    [sys.executable, "-m", "meshd.agent", "--config", config], stderr=log
+                )
             )
         self.wait(lambda: self.status() is not None)
 
@@ -121,16 +124,8 @@ class AgentNode:
 
     def spawn(self, script: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A process of a workload: in the namespace, and in the cgroup before it opens a socket."""
-
-        def enter() -> None:
-            cgroup.move(self.cgroup)
-            self._enter_netns()
-
-        process = subprocess.Popen(
-            [sys.executable, HERE / script, *arguments],
-            preexec_fn=enter,  # noqa: PLW1509 - only system calls
-            stdout=subprocess.PIPE,
-        )
+        command = ["/bin/sh", "-c", ENTER, script, self.cgroup, sys.executable, HERE / script, *arguments]
+        process = self.netns.run(lambda: subprocess.Popen(command, stdout=subprocess.PIPE))
         self._processes.append(process)
         return process
 
@@ -143,11 +138,6 @@ class AgentNode:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {PATIENCE_S} s: {condition}")
             time.sleep(0.005)
-
-    def _enter_netns(self) -> None:
-        # os.setns comes with Python 3.12.
-        if lib.setns(self.netns.fd, lib.CLONE_NEWNET) != 0:
-            raise OSError("setns")
 
 
 def service(name: str, vip: str) -> dict[str, object]:
