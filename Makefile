@@ -55,5 +55,5 @@ constraints:
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f meshd/kernel/_libbpf*.so meshd/kernel/_libbpf.c meshd/kernel/meshd.bpf.o
+	rm -f meshd/kernel/_libbpf*.so meshd/kernel/_libbpf.c meshd/kernel/meshd.bpf.o meshd/ctl/meshd-cni.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,11 +1,13 @@
-"""The PEP 517 and 660 build backend: setuptools, preceded by the BPF object and by checks that speak plainly.
+"""The PEP 517 and 660 build backend: setuptools, preceded by the BPF object, the CNI shim and checks that speak
+plainly.
 
-An editable install leaves meshd.bpf.o and the extension in the source tree (both ignored by git); a wheel
-carries both.
+An editable install leaves meshd.bpf.o, meshd-cni.* and the extension in the source tree (ignored by git); a wheel
+carries them.
 """
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 from setuptools import build_meta
@@ -15,7 +17,7 @@ from setuptools.build_meta import (
     prepare_metadata_for_build_wheel,
 )
 
-from build_backend import bpf, commit, toolchain
+from build_backend import bpf, cni_shim, commit, toolchain
 
 __all__ = [
     "build_editable",
@@ -33,7 +35,7 @@ Settings = dict[str, Any] | None
 
 
 def get_requires_for_build_wheel(config_settings: Settings = None) -> list[str]:
-    """setuptools' requirements, and `ziglang` only where no clang here can compile BPF."""
+    """setuptools' requirements, and `ziglang` only where no clang can compile BPF, or no lld link."""
     return [*build_meta.get_requires_for_build_wheel(config_settings), *_compiler_wheel()]
 
 
@@ -43,7 +45,7 @@ def get_requires_for_build_editable(config_settings: Settings = None) -> list[st
 
 
 def _compiler_wheel() -> list[str]:
-    return [] if toolchain.system_clang() else ["ziglang>=0.13"]
+    return [] if toolchain.system_clang() and shutil.which("ld.lld") else ["ziglang>=0.13"]
 
 
 def build_wheel(
@@ -73,6 +75,7 @@ def _prepare() -> None:
     try:
         toolchain.require_c_toolchain()
         bpf.build()
+        cni_shim.build()
     except toolchain.BuildError as error:
         # A front end shows the whole traceback of any other exception; this shows the sentence alone.
         raise SystemExit(f"meshd cannot be built: {error}") from None

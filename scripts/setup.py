@@ -28,8 +28,21 @@ PYTHON = VENV / "bin" / "python"
 STAMPS = VENV / "set-up"
 LOGS = ROOT / "build" / "set-up"
 CONSTRAINTS = ROOT / "constraints.txt"
-BUILT_FROM = ("bpf/**/*.[ch]", "build_backend/**/*.py", "meshd/kernel/*.[ch]", "setup.py", "MANIFEST.in")
-BUILT = ("meshd/kernel/meshd.bpf.o", "meshd/kernel/_libbpf*.so", ".venv/bin/meshd", ".venv/bin/meshctl")
+BUILT_FROM = (
+    "bpf/**/*.[ch]",
+    "deploy/cni/*.[ch]",
+    "build_backend/**/*.py",
+    "meshd/kernel/*.[ch]",
+    "setup.py",
+    "MANIFEST.in",
+)
+BUILT = (
+    "meshd/kernel/meshd.bpf.o",
+    "meshd/kernel/_libbpf*.so",
+    "meshd/ctl/meshd-cni.*",
+    ".venv/bin/meshd",
+    ".venv/bin/meshctl",
+)
 
 # Asked of the build backend itself, which alone knows whether this machine's clang will do.
 ASK_BACKEND = """

@@ -158,12 +158,19 @@ def test_a_missing_c_compiler_ends_a_build_with_one_sentence(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("version", "targets", "asked_for"),
-    [("14.0.6", "bpf", True), ("16.0.0", "bpf", True), ("17.0.1", "bpf", False), ("22.1.8", "x86-64", True)],
+    ("version", "targets", "linker", "asked_for"),
+    [
+        ("14.0.6", "bpf", "ld.lld", True),
+        ("16.0.0", "bpf", "ld.lld", True),
+        ("17.0.1", "bpf", "ld.lld", False),
+        ("17.0.1", "bpf", "ld.other", True),
+        ("22.1.8", "x86-64", "ld.lld", True),
+    ],
 )
-def test_ziglang_is_asked_for_only_without_a_clang_that_can(
-    tmp_path: Path, version: str, targets: str, asked_for: bool
+def test_ziglang_is_asked_for_only_without_a_clang_and_a_linker_that_can(
+    tmp_path: Path, version: str, targets: str, linker: str, asked_for: bool
 ) -> None:
+    (tmp_path / linker).touch(mode=0o755)
     clang = tmp_path / "clang"
     clang.write_text(f'#!/bin/sh\necho "Debian clang version {version}"\necho "    {targets}  - a target"\n')
     clang.chmod(0o755)
