@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -77,6 +78,9 @@ class Mesh:
             Node: self.nodes,
             Cluster: self.clusters,
         }
+        # By source, kept current so that a status of a large mesh need not walk it.
+        self.service_counts: Counter[str] = Counter()
+        self.backend_counts: Counter[str] = Counter()
         self._by_service: dict[ServiceName, tuple[set[str], set[tuple[str, ServiceName, str]]]] = {}
         self._sources: dict[str, SourceStatus] = {}
         self._dirty: dict[PlanKey, int] = {}
@@ -280,8 +284,11 @@ class Mesh:
         if value.source != source:
             raise ValueError(f"{source} may not write objects of {value.source}")
         table = self._tables[type(value)]
-        if table.get(value.key) == value:
+        before = table.get(value.key)
+        if before == value:
             return False
+        self._count(source, before, -1)
+        self._count(source, value, 1)
         table.put(revision, value.key, value)
         self._index(value, present=True)
         self._mark(value, revision)
@@ -292,10 +299,17 @@ class Mesh:
         value = table.get(key)
         if value is None or value.source != source:
             return False
+        self._count(source, value, -1)
         table.delete(revision, key)
         self._index(value, present=False)
         self._mark(value, revision)
         return True
+
+    def _count(self, source: str, value: Object | None, step: int) -> None:
+        if isinstance(value, Service):
+            self.service_counts[source] += step
+        elif isinstance(value, BackendSlice):
+            self.backend_counts[source] += step * len(value.backends)
 
     def _index(self, value: Object, *, present: bool) -> None:
         item: Hashable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -67,7 +66,7 @@ class Status(status_pb2_grpc.StatusServiceServicer):
             instance=self.mesh.instance,
             revision=self.mesh.revision,
             services=len(self.mesh.services),
-            backends=sum(len(part.backends) for part in self.mesh.slices.values()),
+            backends=self.mesh.backend_counts.total(),
             pending=self.mesh.pending,
             lag_seconds=reconcile.lag_s,
             reconcile_failures=reconcile.failures,
@@ -95,18 +94,14 @@ class Status(status_pb2_grpc.StatusServiceServicer):
         return started
 
     def _sources(self) -> list[status_pb2.Source]:
-        services = Counter(source for (source, _), _ in self.mesh.services.items())
-        backends: Counter[str] = Counter()
-        for part in self.mesh.slices.values():
-            backends[part.source] += len(part.backends)
         return [
             status_pb2.Source(
                 name=name,
                 state=SOURCE_STATES[known.state],
                 reason=known.reason,
                 complete_once=known.complete_once,
-                services=services[name],
-                backends=backends[name],
+                services=self.mesh.service_counts[name],
+                backends=self.mesh.backend_counts[name],
             )
             for name, known in sorted(self.mesh.sources.items())
         ]

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from meshd.errors import RowsFailed
-from meshd.model import BackendSlice, Namespace, Service, ServiceName, Workload
+from meshd.model import Backend, BackendSlice, Namespace, Service, ServiceName, Workload, parse_address
 from meshd.state import Mesh, PlanKey, SourceState
 
 NAME = ServiceName("default", "a")
@@ -47,6 +47,20 @@ def test_the_first_source_in_precedence_is_in_force() -> None:
     assert mesh.owner(NAME) == "manifests"
     mesh.apply("manifests", deletes=[(Service, ("manifests", NAME))])
     assert mesh.owner(NAME) == "api"
+
+
+def test_services_and_backends_of_each_source_are_counted() -> None:
+    mesh = Mesh()
+    backend = Backend(parse_address("10.0.0.1"), ())
+    part = BackendSlice(NAME, "s", "manifests", "c", (backend, backend))
+    mesh.apply("manifests", [service(), part])
+    mesh.apply("api", [service("api")])
+    mesh.apply("manifests", [service(close_tcp=True), BackendSlice(NAME, "s", "manifests", "c", (backend,))])
+    assert mesh.service_counts == {"manifests": 1, "api": 1}
+    assert mesh.backend_counts == {"manifests": 1}
+    mesh.replace("manifests", [])
+    assert mesh.service_counts == {"manifests": 0, "api": 1}
+    assert mesh.backend_counts == {"manifests": 0}
 
 
 def test_a_namespace_has_its_services_and_workloads_planned_again() -> None:
