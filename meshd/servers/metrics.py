@@ -134,12 +134,9 @@ class MeshCollector(Collector):
         )
 
     def _objects(self) -> Iterator[Family]:
-        services = Counter(source for (source, _), _ in self._mesh.services.items())
-        backends: Counter[str] = Counter()
-        for part in self._mesh.slices.values():
-            backends[part.source] += len(part.backends)
-        yield by_label("meshd_services", "Services by who names them.", "source", services)
-        yield by_label("meshd_backends", "Backends by who names them.", "source", backends)
+        mesh = self._mesh
+        yield by_label("meshd_services", "Services by who names them.", "source", mesh.service_counts)
+        yield by_label("meshd_backends", "Backends by who names them.", "source", mesh.backend_counts)
 
     def _sources(self) -> Iterator[Family]:
         complete = GaugeMetricFamily(
