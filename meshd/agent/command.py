@@ -29,14 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="meshd", description="The node agent of a sidecarless service mesh.")
     made.add_argument("--version", action="version", version=f"meshd {__version__}")
-    made.add_argument(
-        "--config", type=Path, default=config.DEFAULT_PATH, help="configuration file (default: %(default)s)"
-    )
+    meaning = f"configuration file (default: {config.DEFAULT_PATH})"
+    made.add_argument("--config", type=Path, default=config.DEFAULT_PATH, help=meaning)
     commands = made.add_subparsers(dest="command", metavar="COMMAND")
-    commands.add_parser(
+    cleanup = commands.add_parser(
         "cleanup",
         help="take the hooks off and remove all maps, without an agent; connections that exist go on",
     )
+    # Also behind the command; not given there, it must not undo what was given before.
+    cleanup.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=meaning)
     return made
 
 
@@ -66,8 +67,10 @@ def clean_up(options: Config) -> int:
     """Remove everything of this agent from the kernel, and say what it was."""
     from meshd.agent import run_lock  # noqa: PLC0415
     from meshd.dataplane.cleanup import clean_up as remove  # noqa: PLC0415
+    from meshd.kernel import features  # noqa: PLC0415
 
-    with run_lock.held(options.run_dir):
+    features.require_privileges()
+    with run_lock.held(options, create=False):
         removed = remove(options)
     print(f"meshd: removed {len(removed.hooks)} hooks and {len(removed.maps)} maps below {options.bpffs}")
     return 0

@@ -62,8 +62,8 @@ class Agent:
             something. Whatever was attached before goes on.
         """
         config = self._config
-        with run_lock.held(config.run_dir):
-            features.require(config.bpffs)
+        features.require(config.bpffs)
+        with run_lock.held(config, create=True):
             found = features.probe()
             subtree = config.cgroup or cgroup.find_mount()
             tune_collector()

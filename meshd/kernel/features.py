@@ -56,13 +56,7 @@ def require(pins: Path) -> None:
     Raises:
         ConfigError: no privileges, no BPF, no cgroup v2, or ``pins`` is in no bpffs; one sentence with what to do.
     """
-    capabilities = _capabilities()
-    if not capabilities >> _CAP_SYS_ADMIN & 1 and not (
-        capabilities >> _CAP_BPF & 1 and capabilities >> _CAP_NET_ADMIN & 1
-    ):
-        raise ConfigError(
-            "meshd may not load BPF programs: run it as root or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
-        )
+    require_privileges()
     try:
         Map.create(lib.BPF_MAP_TYPE_HASH, "meshd_probe", 4, 4, 1).close()
     except KernelError as error:
@@ -73,6 +67,21 @@ def require(pins: Path) -> None:
     if not is_bpffs(pins):
         raise ConfigError(
             f"{pins} is in no bpffs, so nothing could outlive meshd: `mount -t bpf bpf {pins}`, or choose another"
+        )
+
+
+def require_privileges() -> None:
+    """Returns if this process may load programs and take them off.
+
+    Raises:
+        ConfigError: one sentence with what to do.
+    """
+    capabilities = _capabilities()
+    if not capabilities >> _CAP_SYS_ADMIN & 1 and not (
+        capabilities >> _CAP_BPF & 1 and capabilities >> _CAP_NET_ADMIN & 1
+    ):
+        raise ConfigError(
+            "meshd may not load BPF programs: run it as root or with CAP_BPF, CAP_NET_ADMIN and CAP_SYS_ADMIN"
         )
 
 

@@ -58,8 +58,21 @@ class AgentNode:
     def start(self, **options: object) -> None:
         """Starts the agent and waits until its API answers."""
         self.options |= options
-        config = self.directory / "config.yaml"
-        config.write_text(
+        config = self.configuration()
+        with (self.directory / "meshd.log").open("ab") as log:
+            # A child has the namespace of the thread that made it. Not preexec_fn: it forks all of this process, and gRPC's
+            # threads may hold locks that its fork handlers then wait for.
+            self.agent = self.netns.run(
+                lambda: subprocess.Popen(
+                    [sys.executable, "-m", "meshd.agent", "--config", config], stderr=log
+                )
+            )
+        self.wait(lambda: self.status() is not None)
+
+    def configuration(self, name: str = "config.yaml", **others: object) -> Path:
+        """A file with the agent's configuration; ``others`` are options that differ in it."""
+        path = self.directory / name
+        path.write_text(
             yaml.safe_dump(
                 {
                     "nodeName": "node-1",
@@ -72,17 +85,10 @@ class AgentNode:
                     "manifests": str(self.manifests),
                 }
                 | self.options
+                | others
             )
         )
-        with (self.directory / "meshd.log").open("ab") as log:
-            # A child has the namespace of the thread that made it. Not preexec_fn: it forks all of this process, and gRPC's
-            # threads may hold locks that its fork handlers then wait for.
-            self.agent = self.netns.run(
-                lambda: subprocess.Popen(
-                    [sys.executable, "-m", "meshd.agent", "--config", config], stderr=log
-                )
-            )
-        self.wait(lambda: self.status() is not None)
+        return path
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the agent at once."""
@@ -129,14 +135,14 @@ class AgentNode:
         self._processes.append(process)
         return process
 
-    def wait(self, condition: Callable[[], bool]) -> None:
+    def wait(self, condition: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
         """Until the condition holds."""
-        deadline = time.monotonic() + PATIENCE_S
+        deadline = time.monotonic() + patience_s
         while not condition():
             if self.agent is not None and self.agent.poll() is not None:
                 raise AssertionError((self.directory / "meshd.log").read_text()[-3000:])
             if time.monotonic() > deadline:
-                raise AssertionError(f"not within {PATIENCE_S} s: {condition}")
+                raise AssertionError(f"not within {patience_s} s: {condition}")
             time.sleep(0.005)
 
 
