@@ -22,6 +22,7 @@ from meshd.bench.workers import client_at, serve_at
 from meshd.kernel import cgroup
 from meshd.lab.processes import tree
 from tests.e2e.traces import wait_for
+from tests.unprivileged import NOBODY
 
 NEEDS = pytest.mark.needs("command:nft", "command:iptables-restore")
 TINY = ("--services", "1,12", "--rounds", "6", "--connections", "100", "--removals", "6")
@@ -134,7 +135,7 @@ def test_a_removal_that_never_reaches_the_kernel_is_an_error_and_no_figure(opene
 
 def test_without_root_it_says_so_in_one_sentence() -> None:
     done = subprocess.run(
-        ["setpriv", "--reuid", "65534", "--clear-groups", *command("unused")],
+        [*NOBODY, *command("unused")],
         capture_output=True,
         text=True,
         check=False,
