@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc.aio
 
@@ -22,6 +23,15 @@ from meshd.servers.control.server import ControlServer
 from meshd.state import Mesh
 from tests.fakes.dataplane import FakeDataplane
 
+if TYPE_CHECKING:
+    # Names for a type checker only: what the stubs are on an asyncio channel.
+    from meshd.api.v1.backend_pb2_grpc import BackendServiceAsyncStub
+    from meshd.api.v1.cluster_pb2_grpc import ClusterServiceAsyncStub
+    from meshd.api.v1.map_pb2_grpc import MapServiceAsyncStub
+    from meshd.api.v1.node_pb2_grpc import NodeServiceAsyncStub
+    from meshd.api.v1.service_pb2_grpc import ServiceServiceAsyncStub
+    from meshd.api.v1.status_pb2_grpc import StatusServiceAsyncStub
+
 
 @dataclass(frozen=True, slots=True)
 class FakeAgent:
@@ -34,27 +44,27 @@ class FakeAgent:
     channel: grpc.aio.Channel
 
     @property
-    def services(self) -> ServiceServiceStub:
+    def services(self) -> ServiceServiceAsyncStub:
         return ServiceServiceStub(self.channel)
 
     @property
-    def backends(self) -> BackendServiceStub:
+    def backends(self) -> BackendServiceAsyncStub:
         return BackendServiceStub(self.channel)
 
     @property
-    def nodes(self) -> NodeServiceStub:
+    def nodes(self) -> NodeServiceAsyncStub:
         return NodeServiceStub(self.channel)
 
     @property
-    def clusters(self) -> ClusterServiceStub:
+    def clusters(self) -> ClusterServiceAsyncStub:
         return ClusterServiceStub(self.channel)
 
     @property
-    def maps(self) -> MapServiceStub:
+    def maps(self) -> MapServiceAsyncStub:
         return MapServiceStub(self.channel)
 
     @property
-    def status(self) -> StatusServiceStub:
+    def status(self) -> StatusServiceAsyncStub:
         return StatusServiceStub(self.channel)
 
 

@@ -131,11 +131,12 @@ async def test_a_service_shared_by_one_cluster_is_a_slice_of_the_other(two: Two)
         assert [b.address for b in found.backends] == [parse_address("10.1.0.1"), parse_address("10.1.0.2")]
         assert (found.cluster, found.backends[0].ports) == ("cm-1", (HTTP,))
         assert seen(two.second, API) is None
-        cluster = two.second.clusters.get((CLUSTERS, "cm-1"))
-        assert cluster is not None
-        await until(
-            two.second, lambda: two.second.clusters.get((CLUSTERS, "cm-1")).state is ClusterState.SYNCED
-        )  # type: ignore[union-attr] # just asserted
+
+        def synced() -> bool:
+            cluster = two.second.clusters.get((CLUSTERS, "cm-1"))
+            return cluster is not None and cluster.state is ClusterState.SYNCED
+
+        await until(two.second, synced)
 
 
 async def test_backends_come_change_and_go_with_the_slices_they_are_from(two: Two) -> None:

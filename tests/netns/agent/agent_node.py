@@ -49,6 +49,8 @@ class AgentNode:
             process.wait()
             assert process.stdout is not None
             process.stdout.close()
+        # Their children were killed as well, but nobody here waits for those.
+        self.wait(lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text())
         cgroup.remove_tree(self.cgroup)
         pins.unmount_bpffs(self.bpffs)
         self.netns.close()
@@ -130,7 +132,8 @@ class AgentNode:
 
     def spawn(self, script: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A process of a workload: in the namespace, and in the cgroup before it opens a socket."""
-        command = ["/bin/sh", "-c", ENTER, script, self.cgroup, sys.executable, HERE / script, *arguments]
+        own = [script, str(self.cgroup), sys.executable, str(HERE / script), *arguments]
+        command = ["/bin/sh", "-c", ENTER, *own]
         process = self.netns.run(lambda: subprocess.Popen(command, stdout=subprocess.PIPE))
         self._processes.append(process)
         return process

@@ -46,7 +46,12 @@ def main() -> None:
             client(address, port, write)
         os.close(write)
         children.append((pid, read))
-    signal.signal(signal.SIGTERM, lambda *_: [os.kill(pid, signal.SIGTERM) for pid, _ in children])
+
+    def end_children(_number: int, _frame: object) -> None:
+        for pid, _ in children:
+            os.kill(pid, signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end_children)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     print("started", flush=True)
     answers: Counter[str] = Counter()

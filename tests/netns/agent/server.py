@@ -14,6 +14,7 @@ for address in sys.argv[1:]:
 print("listening", flush=True)
 while True:
     for key, _ in selector.select():
+        assert isinstance(key.fileobj, socket.socket)
         connection, _ = key.fileobj.accept()
         connection.sendall(key.data)
         connection.close()

@@ -76,8 +76,9 @@ class Node:
                 await task
             dataplane.close()
 
-    def workload(self, name: str, **facts: bool) -> Workload:
-        return Workload("pods", name, "manifests", f"/proc/{os.getpid()}/fd/{self.netns.fd}", **facts)
+    def workload(self, name: str, socket_lb: bool | None = None) -> Workload:
+        netns = f"/proc/{os.getpid()}/fd/{self.netns.fd}"
+        return Workload("pods", name, "manifests", netns, socket_lb=socket_lb)
 
     def open_socket(self, family: int, kind: int) -> socket.socket:
         made = self.netns.socket(family, kind)
@@ -104,7 +105,7 @@ class Node:
 
 
 def replace_config(config: Config, options: dict[str, object]) -> Config:
-    return Config(**{name: getattr(config, name) for name in config.__struct_fields__} | options)  # type: ignore[arg-type]
+    return Config(**{name: getattr(config, name) for name in config.__struct_fields__} | options)
 
 
 def service(**facts: object) -> Service:

@@ -15,6 +15,7 @@ from google.rpc.status_pb2 import Status
 from structlog.testing import capture_logs
 
 from meshd.api.v1 import backend_pb2, service_pb2
+from meshd.api.v1.service_pb2 import PROTOCOL_TCP, PROTOCOL_UDP
 from meshd.errors import MapFull
 from meshd.model import Service, ServiceName
 from meshd.state import PlanKey
@@ -26,13 +27,13 @@ TIMEOUT_S = 20.0
 
 
 def web(**changed: object) -> service_pb2.Service:
-    frontend = service_pb2.Frontend(address="10.96.0.1", port=80, protocol="PROTOCOL_TCP", port_name="http")
+    frontend = service_pb2.Frontend(address="10.96.0.1", port=80, protocol=PROTOCOL_TCP, port_name="http")
     fields: dict[str, object] = {"namespace": "default", "name": "web", "frontends": [frontend]}
     return service_pb2.Service(**(fields | changed))  # type: ignore[arg-type] # fields of all types
 
 
 def backend(address: str = "10.1.0.5", **changed: object) -> backend_pb2.Backend:
-    port = backend_pb2.BackendPort(port_name="http", protocol="PROTOCOL_TCP", port=8080)
+    port = backend_pb2.BackendPort(port_name="http", protocol=PROTOCOL_TCP, port=8080)
     fields: dict[str, object] = {
         "namespace": "default",
         "service": "web",
@@ -54,7 +55,7 @@ async def refusal(call: Awaitable[object]) -> grpc.aio.AioRpcError:
 
 def details(error: grpc.aio.AioRpcError) -> Status:
     trailers = dict(error.trailing_metadata() or ())
-    return Status.FromString(trailers["grpc-status-details-bin"])  # type: ignore[arg-type] # -bin values are bytes
+    return Status.FromString(trailers["grpc-status-details-bin"])
 
 
 def detail(error: grpc.aio.AioRpcError, kind: type[Answer]) -> Answer:
@@ -256,10 +257,10 @@ async def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
         (backend("169.254.0.1"), "backend.address"),
         (backend(ports=[]), "backend.ports"),
         (
-            backend(ports=[backend_pb2.BackendPort(port=70000, protocol="PROTOCOL_UDP")]),
+            backend(ports=[backend_pb2.BackendPort(port=70000, protocol=PROTOCOL_UDP)]),
             "backend.ports[0].port",
         ),
-        (backend(ports=[backend_pb2.BackendPort(port=1, protocol="PROTOCOL_UDP")] * 2), "backend.ports[1]"),
+        (backend(ports=[backend_pb2.BackendPort(port=1, protocol=PROTOCOL_UDP)] * 2), "backend.ports[1]"),
         (backend(weight=65536), "backend.weight"),
         (backend(ready=True, terminating=True), "backend.ready"),
         (backend(ready=True, serving=False), "backend.ready"),

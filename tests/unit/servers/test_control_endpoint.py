@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 
 from meshd.api.v1 import map_pb2, service_pb2, status_pb2
 from meshd.api.v1.map_pb2_grpc import MapServiceStub
+from meshd.api.v1.service_pb2 import PROTOCOL_TCP
 from meshd.api.v1.service_pb2_grpc import ServiceServiceStub
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
 from meshd.config import Api, Role, Tls
@@ -57,7 +58,7 @@ async def code_of(channel: grpc.aio.Channel, method: str) -> grpc.StatusCode:
     web = service_pb2.Service(
         namespace="default",
         name="web",
-        frontends=[service_pb2.Frontend(address="10.96.0.1", port=80, protocol="PROTOCOL_TCP")],
+        frontends=[service_pb2.Frontend(address="10.96.0.1", port=80, protocol=PROTOCOL_TCP)],
     )
     try:
         match method:

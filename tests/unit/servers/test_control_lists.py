@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -147,7 +148,8 @@ async def test_pages_of_backends_never_split_a_slice_and_hold_every_backend_once
         )
         for number in range(10)
     ]
-    sizes, seen, token = [], [], ""
+    sizes: list[int] = []
+    seen, token = [], ""
     async with serving(tmp_path) as agent:
         agent.mesh.replace("manifests", parts)
         while token or not sizes:
@@ -253,7 +255,7 @@ async def test_maps_are_listed_with_what_they_hold(tmp_path: Path) -> None:
 @pytest.mark.parametrize("service", ["", "meshd.v1.ServiceService", "meshd.v1.StatusService"])
 async def test_health_is_serving_overall_and_for_each_service(tmp_path: Path, service: str) -> None:
     async with serving(tmp_path) as agent:
-        stub = health_pb2_grpc.HealthStub(agent.channel)
+        stub: Any = health_pb2_grpc.HealthStub(agent.channel)  # its types name no method
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
         async for change in stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_S):
@@ -263,7 +265,9 @@ async def test_health_is_serving_overall_and_for_each_service(tmp_path: Path, se
 
 async def test_reflection_names_the_services(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
-        stub = reflection_pb2_grpc.ServerReflectionStub(agent.channel)
+        # Any: its types know blocking channels only.
+        channel: Any = agent.channel
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
         request = reflection_pb2.ServerReflectionRequest(list_services="")
         answer = await anext(aiter(stub.ServerReflectionInfo(iter([request]), timeout=TIMEOUT_S)))
         names = {one.name for one in answer.list_services_response.service}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -65,7 +65,7 @@ def watch(
     return agent.services.WatchServices(request, timeout=TIMEOUT_S)
 
 
-async def code_of(call: AsyncIterator[object]) -> grpc.aio.AioRpcError:
+async def code_of(call: AsyncIterable[object]) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         async for _ in call:
             pass

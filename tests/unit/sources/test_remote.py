@@ -65,14 +65,18 @@ def test_a_backend_on_its_way_out_is_serving_and_not_ready() -> None:
     assert (backend.ready, backend.serving, backend.terminating) == (False, True, True)
 
 
+def state_of(mesh: Mesh) -> SourceState:
+    return mesh.sources["cluster:cm-2"].state
+
+
 def test_lists_and_changes_of_a_cluster_arrive() -> None:
     mesh = Mesh()
     sink = clusters(mesh)
     sink.peers(frozenset({"cm-2"}))
-    assert mesh.sources["cluster:cm-2"].state is SourceState.LISTING
+    assert state_of(mesh) is SourceState.LISTING
     sink.replace("cm-2", [shared("web", "10.2.0.1"), shared("api", "10.2.0.2")])
     sink.synced("cm-2")
-    assert mesh.sources["cluster:cm-2"].state is SourceState.COMPLETE
+    assert state_of(mesh) is SourceState.COMPLETE
     sink.put("cm-2", shared("web", "10.2.0.9"))
     sink.delete("cm-2", "galaxy/api")
     assert addresses(mesh) == [parse_address("10.2.0.9")]
@@ -92,9 +96,9 @@ def test_a_cluster_out_of_reach_keeps_what_it_said_until_it_is_in_sync() -> None
     status = mesh.sources["cluster:cm-2"]
     assert (status.state, status.reason, status.complete_once) == (SourceState.STALE, "no heartbeat", True)
     sink.replace("cm-2", [shared("web", "10.2.0.2")])
-    assert mesh.sources["cluster:cm-2"].state is SourceState.STALE
+    assert state_of(mesh) is SourceState.STALE
     sink.synced("cm-2")
-    assert mesh.sources["cluster:cm-2"].state is SourceState.COMPLETE
+    assert state_of(mesh) is SourceState.COMPLETE
 
 
 def test_a_cluster_whose_file_is_gone_takes_its_backends_with_it() -> None:
