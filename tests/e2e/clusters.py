@@ -7,6 +7,7 @@ whatever reaches a backend through one was translated by a hook.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
@@ -25,6 +26,10 @@ from meshd.kernel.netns import Netns
 from tests.e2e.traces import wait_for
 from tests.netns.agent.agent_node import PORT, AgentNode, endpoint_slice, lines, service
 
+# Annotations, without `meshd.io/`; `global` is no name of an argument in Python.
+# A TypedDict, because for a type checker `**` of a plain dict may fill any parameter.
+Global = TypedDict("Global", {"global": str}, total=False)
+GLOBAL: Global = {"global": "true"}
 ROWS = ("frontends", "slots", "members", "sources")
 Document = dict[str, Any]  # Any: a Kubernetes object
 Rows = dict[tuple[str, str], str]
@@ -42,13 +47,15 @@ class Etcd:
         self._process: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> None:
-        """Starts it; `listening` says when it takes connections."""
+        """Starts it; `listening` waits for it."""
         peer = f"http://{self._address}:2380"
         command = [
             *("etcd", "--name", "m0", "--data-dir", str(self._directory / "data"), "--log-level", "error"),
             *("--listen-client-urls", self.url, "--advertise-client-urls", self.url),
             *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
             *("--initial-cluster", f"m0={peer}"),
+            # A member that is alone waits for its own vote only, but after a restart it does so for a second.
+            *("--heartbeat-interval", "20", "--election-timeout", "200"),
         ]
         with (self._directory / "log").open("ab") as log:
             # A child has the namespace of the thread that made it.
@@ -57,11 +64,12 @@ class Etcd:
             )
 
     def listening(self) -> None:
-        """Returns when it takes connections."""
+        """Returns when it answers."""
         wait_for(lambda: self._netns.run(self._is_reached), f"etcd at {self.url}")
+        self.ctl("get", "nothing")
 
     def start(self) -> None:
-        """Launches it and waits until it takes connections."""
+        """Launches it and waits until it answers."""
         self.launch()
         self.listening()
 
@@ -103,7 +111,7 @@ class Etcd:
         return found
 
     def _ctl(self, *arguments: str) -> list[str]:
-        return ["etcdctl", "--endpoints", self.url, "-w", "json", *arguments]
+        return ["etcdctl", "--endpoints", self.url, "--command-timeout", "20s", "-w", "json", *arguments]
 
     def _is_reached(self) -> bool:
         assert self._process is not None
@@ -130,9 +138,8 @@ class Node(AgentNode):
             "clustermesh": {
                 "etcd": str(cluster.client_file),
                 "peers": str(cluster.peers),
-                # etcd ends no lease before two seconds; with these, a test sees both of them end.
                 "electionLeaseS": 2,
-                "dataLeaseS": 6,
+                "dataLeaseS": cluster.data_lease_s,
             },
         }
 
@@ -201,6 +208,7 @@ class Cluster:
         self.peers = directory / f"{name}-peers"
         self.client_file = directory / f"{name}-etcd.yaml"
         self.nodes: list[Node] = []
+        self.data_lease_s = 60
         for made in (self.manifests, self.peers):
             made.mkdir()
         self.client_file.write_text(yaml.safe_dump({"endpoints": [self.etcd.url]}))
@@ -229,11 +237,6 @@ class Cluster:
             endpoint["conditions"]["ready"] = endpoint["addresses"][0] in ready
         self.nodes[0].write(name, document, endpoints)
 
-    def close(self) -> None:
-        for node in self.nodes:
-            node.close()
-        self.etcd.remove()
-
 
 class TwoClusters:
     """cm-1 and cm-2, which follow each other. `make` them, `start` their agents, and `close` whatever became of that."""
@@ -243,8 +246,9 @@ class TwoClusters:
         self.netns = Netns.create(run_name)
         self.first, self.second = (Cluster(directory, f"cm-{n}", n, self.netns) for n in (1, 2))
 
-    def make(self, nodes_of_first: int = 1) -> None:
-        """Both etcds run, nodes are there; cm-2 has one."""
+    def make(self, nodes_of_first: int = 1, data_lease_s: int = 60) -> None:
+        """Both etcds run, nodes are there; cm-2 has one. ``data_lease_s``: how long cm-1's records outlive its publisher."""
+        self.first.data_lease_s = data_lease_s
         netlink.set_up(self.netns, "lo")
         for cluster, nodes in ((self.first, nodes_of_first), (self.second, 1)):
             cluster.etcd.launch()
@@ -272,9 +276,13 @@ class TwoClusters:
             node.wait(node.settled)
 
     def close(self) -> None:
-        for cluster in self.clusters:
-            cluster.close()
-        self.netns.close()
+        """Everything goes, also if something of it cannot."""
+        with contextlib.ExitStack() as left:
+            left.callback(self.netns.close)
+            for cluster in self.clusters:
+                left.callback(cluster.etcd.remove)
+                for node in cluster.nodes:
+                    left.callback(node.close)
 
 
 def backends_in(rows: Rows, vip: str) -> set[str] | None:

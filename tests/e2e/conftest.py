@@ -12,12 +12,12 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture
-def make_clusters(tmp_path: Path, run_name: str) -> Iterator[Callable[[int], TwoClusters]]:
-    """Makes two clusters, the first with so many nodes, whose agents do not run yet; at most once a test."""
+def make_clusters(tmp_path: Path, run_name: str) -> Iterator[Callable[..., TwoClusters]]:
+    """Makes two clusters whose agents do not run yet, as `TwoClusters.make` is told; at most once a test."""
     made = TwoClusters(tmp_path, f"{run_name}c{next(_numbers)}")
 
-    def make(nodes_of_first: int = 1) -> TwoClusters:
-        made.make(nodes_of_first)
+    def make(**options: int) -> TwoClusters:
+        made.make(**options)
         return made
 
     yield make

@@ -9,9 +9,8 @@ import sys
 import pytest
 import yaml
 
-from tests.e2e.clusters import Node, TwoClusters
+from tests.e2e.clusters import GLOBAL, Global, Node, TwoClusters
 
-GLOBAL = {"global": "true"}
 # A backend in each cluster.
 FIRST, SECOND = "127.0.1.11", "127.0.2.11"
 REFUSED = {"[Errno 111] Connection refused"}
@@ -88,10 +87,11 @@ def test_only_what_both_clusters_call_global_and_one_shares_is_seen(served: TwoC
     there.write("mine", 6, ready=(FIRST,), **GLOBAL)
     # Shared after the others, so what is seen of it comes after what could be seen of them.
     there.write("open", 7, ready=(FIRST,), **GLOBAL)
+    nothing: Global = {}
     for name, number, said in (
         ("kept", 4, GLOBAL),
         ("plain", 5, GLOBAL),
-        ("mine", 6, {}),
+        ("mine", 6, nothing),
         ("open", 7, GLOBAL),
     ):
         here.write(name, number, **said)
