@@ -25,10 +25,11 @@ RECHECK_FILES_S = 1.0
 """How often, at most, the certificate files are looked at (a stat each)."""
 
 CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
-    # grpc's own backoff of up to two minutes would outlast any restart of an etcd.
+    # grpc's own backoff of up to two minutes would outlast any restart of an etcd; and an etcd that is back after long
+    # is to be heard within a second, whatever the last attempt's luck was. One SYN a member twice a second is nothing.
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 200),
-    ("grpc.max_reconnect_backoff_ms", 3000),
+    ("grpc.max_reconnect_backoff_ms", 500),
     # A peer that vanished without a word is noticed after 40 s; etcd tolerates pings from 5 s on.
     ("grpc.keepalive_time_ms", 15_000),
     ("grpc.keepalive_timeout_ms", 25_000),

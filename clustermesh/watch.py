@@ -19,7 +19,7 @@ from clustermesh.etcdapi.etcdserverpb import rpc_pb2, rpc_pb2_grpc
 from clustermesh.etcdapi.mvccpb import kv_pb2
 
 CREATE_TIMEOUT_S = 5.0
-PAUSE_FIRST_S, PAUSE_LAST_S = 0.05, 1.0
+PAUSE_FIRST_S, PAUSE_LAST_S = 0.05, 0.5
 
 _REQUIRE_LEADER = (("hasleader", "true"),)
 """Ends the stream when the member loses its leader, instead of going silent."""
