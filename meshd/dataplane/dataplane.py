@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -21,7 +21,7 @@ from meshd.dataplane.retire import Retired
 from meshd.dataplane.rows import Plan, ServedFrontend
 from meshd.dataplane.socket_closer import SocketCloser
 from meshd.dataplane.socket_lb import CONTESTED, MAPS, RETIRED, Planner
-from meshd.dataplane.sweep import may_sweep, unwanted
+from meshd.dataplane.sweep import Sweeper
 from meshd.dataplane.workload_netns import WorkloadNetns
 from meshd.dataplane.writer import Writer
 from meshd.kernel.btf import Btf
@@ -30,7 +30,7 @@ from meshd.kernel.object import BpfObject, Loaded
 from meshd.kernel.rcu import wait_for_programs
 from meshd.model import ServiceName, Workload
 from meshd.state import Mesh, PlanKey
-from meshd.state.mesh import PRECEDENCE
+from meshd.state.mesh import WORKLOAD_PRECEDENCE
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +121,9 @@ class Dataplane:
             wait_for_programs,
         )
         self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s)
-        self.swept = 0
+        self.sweeper = Sweeper(
+            mesh, self.delta, self.held, opened.layouts, self.maps, self.retired, self._close_strangers
+        )
         self._links: dict[str, Link] = {}
 
     def attach(self, cgroup: Path) -> None:
@@ -138,7 +140,7 @@ class Dataplane:
             tasks.create_task(self.retired.run())
             tasks.create_task(self.closer.run())
             tasks.create_task(self.auditor.run())
-            tasks.create_task(self._keep_swept())
+            tasks.create_task(self.sweeper.run())
             tasks.create_task(self._keep_attached())
 
     def close(self) -> None:
@@ -192,34 +194,6 @@ class Dataplane:
     def _lost(self, frontends: Mapping[bytes, ServedFrontend]) -> None:
         self.closer.look_at(frontends)
 
-    async def _keep_swept(self) -> None:
-        """After the start, and whenever a source has finished its first list: rows that nobody wants go."""
-        done: set[str] | None = None
-        while True:
-            moved = self._mesh.moved_event()
-            complete = {name for name in self._mesh.sources if self._mesh.is_complete(name)}
-            if complete != done and may_sweep(self._mesh, self.delta):
-                self._sweep()
-                done = complete
-                if len(complete) == len(self._mesh.sources):
-                    self.held.release()
-                    self._close_strangers()
-            await moved.wait()
-
-    def _sweep(self) -> None:
-        found = unwanted(self._mesh, self.delta, self.held, self.layouts)
-        for name in reversed(MAPS):
-            rows = found.get(name)
-            if not rows:
-                continue
-            log.info("rows of nobody deleted", map=name, rows=len(rows))
-            self.swept += len(rows)
-            if name in RETIRED:
-                self.retired.add(name, rows)
-            else:
-                self.maps[name].delete_batch(rows)
-                self.delta.deleted(name, iter(rows))
-
     def _close_strangers(self) -> None:
         """Backends may have gone while no agent ran: look at the records of all frontends once."""
         served = self.reconciler.served
@@ -240,10 +214,14 @@ class Dataplane:
 
 
 def find_workload(mesh: Mesh, name: str) -> Workload | None:
-    """The workload ``namespace/name`` that is in force."""
+    """The workload ``namespace/name`` that is in force.
+
+    A runtime knows the namespace, and nothing of services: whether they are translated, another source may say.
+    """
     namespace, _, pod = name.partition("/")
-    for source in PRECEDENCE:
-        workload = mesh.workloads.get((source, namespace, pod))
-        if workload is not None:
-            return workload
-    return None
+    named = [mesh.workloads.get((source, namespace, pod)) for source in WORKLOAD_PRECEDENCE]
+    found = [workload for workload in named if workload is not None]
+    if not found:
+        return None
+    said = (workload.socket_lb for workload in found if workload.socket_lb is not None)
+    return replace(found[0], socket_lb=next(said, None))

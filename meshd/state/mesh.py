@@ -14,7 +14,7 @@ import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -27,6 +27,8 @@ Object = Service | BackendSlice | Namespace | Workload | Node | Cluster
 
 # Precedence of sources that name the same service: the first that names it wins. Remote clusters name backends only.
 PRECEDENCE = ("kubernetes", "manifests", "api")
+# Of a workload's namespace nobody knows better than the container runtime that made it.
+WORKLOAD_PRECEDENCE = ("cni", *PRECEDENCE)
 
 
 class PlanKey(NamedTuple):
@@ -238,6 +240,16 @@ class Mesh:
     def failed(self) -> dict[PlanKey, Exception]:
         """Plan keys whose last attempt failed, with the reason; they are being retried."""
         return dict(self._failed)
+
+    @property
+    def failed_keys(self) -> KeysView[PlanKey]:
+        """The keys of `failed`, as they are at any time."""
+        return self._failed.keys()
+
+    @property
+    def pending_keys(self) -> KeysView[PlanKey]:
+        """The keys that wait for the kernel, as they are at any time."""
+        return self._pending.keys()
 
     def is_pending(self, key: PlanKey) -> bool:
         """Whether a change of ``key`` waits for the kernel."""
