@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from meshd.lab.demo.report import Happened
-from meshd.lab.demo.requests import Request
+from meshd.lab.demo.requests import Request, losses
 
 WIDTH, HEIGHT = 960, 360
 LEFT, RIGHT, TOP, BOTTOM = 56, 16, 64, 40
@@ -53,7 +53,7 @@ def draw(happened: Sequence[Happened], requests: Sequence[Request], clusters: Se
         f"<style>{STYLE}</style>",
         *_grid(scale),
         *_areas(scale, counts, clusters),
-        *_losses(scale, counts),
+        *_losses(scale, [(request.ended_ns - begun_ns) / 1e9 for request in losses(requests)]),
         *_phases(scale, happened, begun_ns),
         *_legend(clusters),
         "</svg>",
@@ -107,16 +107,19 @@ def _areas(scale: Scale, counts: Sequence[Counter[str]], clusters: Sequence[str]
     return parts
 
 
-def _losses(scale: Scale, counts: Sequence[Counter[str]]) -> list[str]:
+def _losses(scale: Scale, seconds: Sequence[float]) -> list[str]:
+    """One bar for each step with losses, from the first of them to the last: a whole step may begin before its phase did."""
+    by_step: dict[int, list[float]] = {}
+    for second in sorted(seconds):
+        by_step.setdefault(int(second / STEP_S), []).append(second)
     parts = []
-    for number, step in enumerate(counts):
-        if step[""]:
-            x, top = scale.x(number * STEP_S), scale.y(step[""] / STEP_S)
-            width = max(2.0, scale.x(STEP_S) - scale.x(0))
-            parts.append(
-                f'<rect class="lost" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" '
-                f'height="{scale.y(0) - top:.1f}"><title>{step[""]} lost</title></rect>'
-            )
+    for its in by_step.values():
+        x, top = scale.x(its[0]), scale.y(len(its) / STEP_S)
+        width = max(2.0, scale.x(its[-1]) - x)
+        parts.append(
+            f'<rect class="lost" x="{x:.1f}" y="{top:.1f}" width="{width:.1f}" '
+            f'height="{scale.y(0) - top:.1f}"><title>{len(its)} lost</title></rect>'
+        )
     return parts
 
 

@@ -109,6 +109,14 @@ def test_the_timeline_counts_answers_and_losses_in_the_step_in_which_they_ended(
     assert steps == [{"cm-1": 1}, {"cm-2": 1, "": 1}]
 
 
+def test_no_loss_is_drawn_before_the_phase_in_which_it_happened() -> None:
+    picture = timeline.draw(_happened(), [_answer(3.9, "cm-1"), _loss(2.3), _loss(2.4)], CLUSTERS)
+    root = ElementTree.fromstring(picture)  # noqa: S314 - our own text
+    (bar,) = [each for each in root.iter() if each.get("class") == "lost" and each.get("height") != "10"]
+    lines = [each for each in root.iter() if each.get("stroke-dasharray")]
+    assert float(bar.attrib["x"]) > float(lines[1].attrib["x1"])
+
+
 def test_the_timeline_is_a_picture_with_phases_clusters_and_losses() -> None:
     picture = timeline.draw(_happened(), [_answer(1, "cm-1"), _answer(3, "cm-2"), _loss(1.5)], CLUSTERS)
     root = ElementTree.fromstring(picture)  # noqa: S314 - our own text
