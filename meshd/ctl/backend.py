@@ -9,14 +9,14 @@ from meshd.api.v1.backend_pb2_grpc import BackendServiceStub
 from meshd.ctl.changes import make_all
 from meshd.ctl.connection import connected
 from meshd.ctl.documents import read
-from meshd.ctl.errors import CtlError
+from meshd.ctl.errors import UsageError
 from meshd.ctl.names import port_of, service_name
 
 
 def apply(options: argparse.Namespace) -> int:
     """``backend apply``"""
     if bool(options.file) == bool(options.name and options.address):
-        raise CtlError("backend apply needs either -f FILE or a service with --address and --port")
+        raise UsageError("backend apply needs either -f FILE or a service with --address and --port")
     items = read(options.file, backend_pb2.Backend) if options.file else [from_flags(options)]
     with connected(options) as channel:
         stub = BackendServiceStub(channel)
@@ -55,7 +55,7 @@ def from_flags(options: argparse.Namespace) -> backend_pb2.Backend:
     """The backend that the flags describe.
 
     Raises:
-        CtlError: a port is not what it must be.
+        UsageError: a port is not what it must be.
     """
     namespace, service = service_name(options.name, options.namespace)
     ports = [port_of(text) for text in options.port]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from meshd.ctl.errors import CtlError
+from meshd.ctl.errors import CtlError, UsageError
 
 # Pages of a list are below it, and one service with very many backends is not far above gRPC's own 4 MiB.
 MESSAGE_MAX_BYTES = 64 * 1024 * 1024
@@ -47,7 +47,7 @@ def credentials(options: argparse.Namespace) -> grpc.ChannelCredentials:
     """For mTLS.
 
     Raises:
-        CtlError: a file is not named, or cannot be read.
+        UsageError: a file is not named; CtlError: it cannot be read.
     """
     files: dict[str, Path | None] = {
         "--tls-ca": options.tls_ca,
@@ -56,7 +56,7 @@ def credentials(options: argparse.Namespace) -> grpc.ChannelCredentials:
     }
     missing = [name for name, path in files.items() if path is None]
     if missing:
-        raise CtlError(f"--server needs {', '.join(missing)}: the agent is reached over mTLS only")
+        raise UsageError(f"--server needs {', '.join(missing)}: the agent is reached over mTLS only")
     try:
         ca, certificate, key = (path.read_bytes() for path in files.values() if path is not None)
     except OSError as error:

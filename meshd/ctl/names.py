@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshd.api.v1 import service_pb2
-from meshd.ctl.errors import CtlError
+from meshd.ctl.errors import UsageError
 
 PROTOCOLS = {"TCP": service_pb2.PROTOCOL_TCP, "UDP": service_pb2.PROTOCOL_UDP}
 
@@ -18,13 +18,13 @@ def frontend(text: str) -> service_pb2.Frontend:
     """``[NAME=]ADDRESS:PORT[/PROTOCOL]``.
 
     Raises:
-        CtlError: it is something else.
+        UsageError: it is something else.
     """
     name, rest = split_name(text)
     rest, protocol = split_protocol(rest, text)
     address, colon, port = rest.rpartition(":")
     if not colon or (":" in address and not (address.startswith("[") and address.endswith("]"))):
-        raise CtlError(f"{text!r} is not [NAME=]ADDRESS:PORT[/PROTOCOL]; IPv6 addresses stand in brackets")
+        raise UsageError(f"{text!r} is not [NAME=]ADDRESS:PORT[/PROTOCOL]; IPv6 addresses stand in brackets")
     return service_pb2.Frontend(
         address=address.strip("[]"), port=number(port, text), protocol=protocol, port_name=name
     )
@@ -34,7 +34,7 @@ def port_of(text: str) -> tuple[str, int, service_pb2.Protocol.ValueType]:
     """``[NAME=]PORT[/PROTOCOL]`` as name, port and protocol.
 
     Raises:
-        CtlError: it is something else.
+        UsageError: it is something else.
     """
     name, rest = split_name(text)
     port, protocol = split_protocol(rest, text)
@@ -51,12 +51,12 @@ def split_protocol(rest: str, text: str) -> tuple[str, service_pb2.Protocol.Valu
     """What stands before the ``/``, and the protocol behind it (TCP if there is none).
 
     Raises:
-        CtlError: it is neither TCP nor UDP.
+        UsageError: it is neither TCP nor UDP.
     """
     rest, slash, protocol = rest.partition("/")
     known = PROTOCOLS.get(protocol.upper() if slash else "TCP")
     if known is None:
-        raise CtlError(f"{text!r}: {protocol!r} is neither TCP nor UDP")
+        raise UsageError(f"{text!r}: {protocol!r} is neither TCP nor UDP")
     return rest, known
 
 
@@ -64,8 +64,8 @@ def number(port: str, text: str) -> int:
     """A port as a number; whether it is one that can be is for the agent to say.
 
     Raises:
-        CtlError: it is none.
+        UsageError: it is none.
     """
     if not (port.isdecimal() and port.isascii() and len(port) < 9):
-        raise CtlError(f"{text!r}: {port!r} is not a port number")
+        raise UsageError(f"{text!r}: {port!r} is not a port number")
     return int(port)

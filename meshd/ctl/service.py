@@ -10,7 +10,7 @@ from meshd.ctl import columns
 from meshd.ctl.changes import make_all
 from meshd.ctl.connection import connected
 from meshd.ctl.documents import read
-from meshd.ctl.errors import CtlError
+from meshd.ctl.errors import UsageError
 from meshd.ctl.names import frontend, service_name
 from meshd.ctl.output import as_dict, show, show_object
 
@@ -31,7 +31,7 @@ def get(options: argparse.Namespace) -> int:
 def apply(options: argparse.Namespace) -> int:
     """``service apply``"""
     if bool(options.file) == bool(options.name):
-        raise CtlError("service apply needs either -f FILE or a name with --frontend")
+        raise UsageError("service apply needs either -f FILE or a name with --frontend")
     items = read(options.file, service_pb2.Service) if options.file else [from_flags(options)]
     with connected(options) as channel:
         stub = ServiceServiceStub(channel)
@@ -70,7 +70,7 @@ def from_flags(options: argparse.Namespace) -> service_pb2.Service:
     """The service that the flags describe.
 
     Raises:
-        CtlError: a frontend is not what it must be.
+        UsageError: a frontend is not what it must be.
     """
     namespace, name = service_name(options.name, options.namespace)
     service = service_pb2.Service(

@@ -24,7 +24,7 @@ from meshd.api.v1.map_pb2_grpc import MapServiceStub
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
 from meshd.ctl import lists, maps
 from meshd.ctl.connection import connected, explained
-from meshd.ctl.errors import CtlError
+from meshd.ctl.errors import CtlError, UsageError
 from meshd.ctl.output import as_dict
 from meshd.ctl.redaction import without_secrets
 
@@ -152,10 +152,10 @@ def fetched(url: str, timeout_s: float) -> str:
     """What is served at ``url``.
 
     Raises:
-        CtlError: it is no http URL, or nothing answers there.
+        UsageError: it is no http URL; CtlError: nothing answers there.
     """
     if not url.startswith(("http://", "https://")):
-        raise CtlError(f"{url} is not an http URL")
+        raise UsageError(f"{url} is not an http URL")
     try:
         with urllib.request.urlopen(url, timeout=timeout_s) as answer:  # noqa: S310 - checked above
             return str(answer.read().decode(errors="replace"))

@@ -195,22 +195,34 @@ async def test_wrong_usage_is_status_2(arguments: tuple[str, ...], said: str) ->
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("service", "get", "nope"), "meshctl: service default/nope does not exist\n"),
-        (("map", "dump", "nope"), "meshctl: map nope does not exist\n"),
         (("service", "apply"), "meshctl: service apply needs either -f FILE or a name with --frontend\n"),
-        (("service", "apply", "-f", "/nope"), "meshctl: /nope: No such file or directory\n"),
         (
             ("service", "apply", "web", "--frontend", "fd00::1:80"),
             "meshctl: 'fd00::1:80' is not [NAME=]ADDRESS:PORT[/PROTOCOL]; IPv6 addresses stand in brackets\n",
         ),
         (
+            ("--server", "localhost:1", "status"),
+            "meshctl: --server needs --tls-ca, --tls-cert, --tls-key: the agent is reached over mTLS only\n",
+        ),
+    ],
+)
+async def test_options_that_do_not_fit_together_are_wrong_usage_too(
+    tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    async with serving(tmp_path) as agent:
+        assert await meshctl(agent, *arguments) == Done(2, "", said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("service", "get", "nope"), "meshctl: service default/nope does not exist\n"),
+        (("map", "dump", "nope"), "meshctl: map nope does not exist\n"),
+        (("service", "apply", "-f", "/nope"), "meshctl: /nope: No such file or directory\n"),
+        (
             ("service", "apply", "Web", "--frontend", "10.0.0.1:80"),
             "meshctl: service default/Web: service.name: 'Web' is not an RFC 1123 label (at most 63 of a-z, 0-9 and "
             "'-', a letter or digit at both ends)\n",
-        ),
-        (
-            ("--server", "localhost:1", "status"),
-            "meshctl: --server needs --tls-ca, --tls-cert, --tls-key: the agent is reached over mTLS only\n",
         ),
     ],
 )
