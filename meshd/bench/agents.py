@@ -6,7 +6,7 @@ import contextlib
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from meshd.api.v1 import (
 from meshd.bench.places import BenchError, Place, Places
 from meshd.bench.population import BACKEND_PORT, NAMESPACE, SERVICE_PORT, BenchService, manifests
 from meshd.bench.workers import entering
+from meshd.kernel.maps import Map
 
 TIMEOUT_S = 120.0
 # Between looks at one service, which cost the agent little, and between looks at all.
@@ -45,23 +46,28 @@ class Programmed:
 
 
 class Agent:
-    """A `meshd` whose hooks act on the cgroup of ``place``; in its own process, on any CPU."""
+    """A `meshd` whose hooks act on the cgroup of ``place``; in its own process, on any CPU.
 
-    def __init__(self, places: Places, place: Place) -> None:
+    ``options``: of its configuration, those that are not as every bench has them.
+    """
+
+    def __init__(self, places: Places, place: Place, options: Mapping[str, object] | None = None) -> None:
         self._name = place.name
         slug = place.cgroup.name
         run, state = places.run / f"{slug}-agent", places.state / slug
         self._manifests = run / "manifests"
+        self._bpffs = places.bpffs(f"{slug}-bpf") / "meshd"
         self._manifests.mkdir(parents=True)
         self._log = run / "log"
         config = {
             "nodeName": "bench",
             "clusterName": "bench",
             "cgroup": str(place.cgroup),
-            "bpffs": str(places.bpffs(f"{slug}-bpf") / "meshd"),
+            "bpffs": str(self._bpffs),
             "runDir": str(run),
             "stateDir": str(state),
             "manifests": str(self._manifests),
+            **(options or {}),
         }
         path = run / "config.yaml"
         path.write_text(yaml.safe_dump(config))
@@ -120,6 +126,12 @@ class Agent:
         self._until_all_settled(len(in_order), began)
         now = time.monotonic()
         return Programmed(now - began, now - accepted)
+
+    def put(self, name: str, content: str) -> None:
+        """Puts manifest file ``name`` in place as a whole."""
+        hidden = self._manifests / f".{name}"
+        hidden.write_text(content)
+        hidden.rename(self._manifests / name)
 
     def clear(self) -> None:
         """Takes all services of the manifests away again and waits for the kernel."""
@@ -183,6 +195,13 @@ class Agent:
         while self._programmed(service) != service_pb2.PROGRAMMED_SETTLED:
             self._check_time(began, f"service {service.name} was not in the kernel")
             time.sleep(LOOK_EVERY_S)
+
+    # What it has in the kernel
+
+    def open_map(self, name: str) -> Map:
+        """A map of the agent, from its pin; the caller closes it."""
+        (pin,) = (self._bpffs / "maps").glob(f"{name}_*")
+        return Map.open_pinned(pin, name)
 
     # What it says of itself
 

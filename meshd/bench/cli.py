@@ -9,9 +9,14 @@ import signal
 import sys
 from collections.abc import Iterator
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from meshd.errors import MeshError
+
+if TYPE_CHECKING:
+    from meshd.bench.places import Places
+    from meshd.bench.progress import Progress
+    from meshd.bench.report import Report
 
 DESCRIPTION = """Measure a real agent beside what people run today. Needs root; what is made on this machine is
 removed at the end. A target that is missed is shown as MISSED and is no failure of the command."""
@@ -21,15 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `meshctl bench`; `run` takes what they parse to."""
     parser.description = DESCRIPTION
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
+    _add_propagation(benches)
     one = benches.add_parser(
         "service-lb",
         help="what a service address costs at connect(), and how quickly changes are in the kernel",
         description="connect() through meshd beside no service and kube-proxy's nftables and iptables rules, "
         "round-robin; the time to program services and to remove a backend; the agent's memory. About three minutes.",
     )
-    one.add_argument(
-        "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
-    )
+    _add_shared(one)
     one.add_argument(
         "--services",
         type=_counts,
@@ -51,6 +55,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="N",
             help=f"{what}, at least {least} (default: %(default)s)",
         )
+
+
+def _add_propagation(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "propagation",
+        help="how quickly a backend of one cluster is in the kernel of another's node",
+        description="Two clusters with an etcd and an agent each. Backends of one become ready and not ready; the times "
+        "until the kernels of both nodes have it. Half a minute.",
+    )
+    _add_shared(one)
+    for name, default, least, what in (
+        ("services", 500, 1, "global services, five backends each"),
+        ("toggles", 200, 6, "backends that become not ready and ready again"),
+    ):
+        one.add_argument(
+            f"--{name}",
+            type=_at_least(least),
+            default=default,
+            metavar="N",
+            help=f"{what}, at least {least} (default: %(default)s)",
+        )
+
+
+def _add_shared(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
+    )
     one.add_argument(
         "--name",
         metavar="NAME",
@@ -65,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         return 1
     try:
         with _ended_by_sigterm():
-            _service_lb(args)
+            _measure(args)
     except MeshError as error:
         print(f"meshctl bench: {error}", file=sys.stderr)
         return 1
@@ -75,16 +106,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _service_lb(args: argparse.Namespace) -> None:
+def _measure(args: argparse.Namespace) -> None:
     # Late: meshctl's other commands need neither gRPC stubs nor the kernel layer of this one.
-    from meshd.bench import places, service_lb  # noqa: PLC0415
+    from meshd.bench import places  # noqa: PLC0415
     from meshd.bench.agents import errors_of_the_api  # noqa: PLC0415
     from meshd.bench.progress import Progress  # noqa: PLC0415
     from meshd.bench.report import to_json, to_table  # noqa: PLC0415
 
-    options = service_lb.Options(
-        args.services, args.rounds, args.connections, args.programming_rounds, args.removals
-    )
     progress = Progress()
     places.sweep()
     with (
@@ -92,9 +120,31 @@ def _service_lb(args: argparse.Namespace) -> None:
         contextlib.ExitStack() as stack,
         errors_of_the_api(),
     ):
-        finished = service_lb.measure(options, opened, stack, progress)
+        finished = _BENCHES[args.bench](args, opened, stack, progress)
     progress.end()
     print(to_json(finished) if args.output == "json" else to_table(finished))
+
+
+def _service_lb(
+    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
+) -> Report:
+    from meshd.bench import service_lb  # noqa: PLC0415 - as in _measure
+
+    options = service_lb.Options(
+        args.services, args.rounds, args.connections, args.programming_rounds, args.removals
+    )
+    return service_lb.measure(options, places, stack, progress)
+
+
+def _propagation(
+    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
+) -> Report:
+    from meshd.bench import propagation  # noqa: PLC0415 - as in _measure
+
+    return propagation.measure(propagation.Options(args.services, args.toggles), places, stack, progress)
+
+
+_BENCHES = {"service-lb": _service_lb, "propagation": _propagation}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 NAMESPACE = "bench"
@@ -47,20 +47,34 @@ def _service(index: int, backends_each: int) -> BenchService:
 def manifests(services: Iterable[BenchService]) -> str:
     """The services and their EndpointSlices as one Kubernetes list, JSON, which a manifests directory takes."""
     items = [part for service in services for part in (_service_object(service), _slice_object(service))]
+    return _list(items)
+
+
+def global_services(services: Iterable[BenchService]) -> str:
+    """The services, global and without a backend, as one Kubernetes list."""
+    return _list([_service_object(service, {"meshd.io/global": "true"}) for service in services])
+
+
+def endpoints(service: BenchService, waiting: Collection[str] = ()) -> str:
+    """The EndpointSlice of one service; backends in ``waiting`` are not ready."""
+    return json.dumps(_slice_object(service, waiting))
+
+
+def _list(items: list[dict[str, object]]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 
 
-def _service_object(service: BenchService) -> dict[str, object]:
+def _service_object(service: BenchService, annotations: Mapping[str, str] | None = None) -> dict[str, object]:
     port = {"name": "http", "port": SERVICE_PORT, "protocol": "TCP"}
     return {
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": {"namespace": NAMESPACE, "name": service.name},
+        "metadata": {"namespace": NAMESPACE, "name": service.name, "annotations": dict(annotations or {})},
         "spec": {"clusterIP": service.address, "clusterIPs": [service.address], "ports": [port]},
     }
 
 
-def _slice_object(service: BenchService) -> dict[str, object]:
+def _slice_object(service: BenchService, waiting: Collection[str] = ()) -> dict[str, object]:
     labels = {"kubernetes.io/service-name": service.name}
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -68,5 +82,7 @@ def _slice_object(service: BenchService) -> dict[str, object]:
         "metadata": {"namespace": NAMESPACE, "name": f"{service.name}-1", "labels": labels},
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": BACKEND_PORT, "protocol": "TCP"}],
-        "endpoints": [{"addresses": [each], "conditions": {"ready": True}} for each in service.backends],
+        "endpoints": [
+            {"addresses": [each], "conditions": {"ready": each not in waiting}} for each in service.backends
+        ],
     }

@@ -17,6 +17,17 @@ def test_sizes_are_ascending_and_each_is_measured_once() -> None:
     assert parsed("--services", "1000,1,1000").services == (1, 1000)
 
 
+def test_a_propagation_of_fewer_changes_than_bound_anything_is_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    assert parser.parse_args(["propagation", "--services", "20"]).toggles == 200
+    with pytest.raises(SystemExit):
+        parser.parse_args(["propagation", "--toggles", "5"])
+    assert "--toggles: must be at least 6" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
