@@ -15,7 +15,7 @@ from meshd.dataplane.attach import HOOKS, attach, attached
 from meshd.dataplane.audit import Auditor
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.held import Held
-from meshd.dataplane.layouts import Layouts, layouts
+from meshd.dataplane.layouts import Layouts, ServiceRow, SlotKey, layouts
 from meshd.dataplane.reconciler import Reconciler
 from meshd.dataplane.retire import Retired
 from meshd.dataplane.rows import Plan, ServedFrontend
@@ -183,8 +183,20 @@ class Dataplane:
 
     def backends_in_use(self, name: ServiceName) -> int:
         """Distinct backend addresses that new connections to the service may be given now."""
-        slots = self.delta.desired(PlanKey("service", str(name))).get("slots", {})
-        return len({self.layouts.slot.decode(value).backend.address for value in slots.values()})
+        found = set()
+        for frontend in self.delta.desired(PlanKey("service", str(name))).get("frontends", {}):
+            # What the kernel holds, which is less than what is desired where a map is full.
+            row = self.delta.observed["frontends"].get(frontend, bytes(self.maps["frontends"].value_size))
+            found |= self._addresses(frontend, self.layouts.service.decode(row))
+        return len(found)
+
+    def _addresses(self, frontend: bytes, row: ServiceRow) -> set[bytes]:
+        endpoint = self.layouts.endpoint.decode(frontend)
+        keys = [
+            self.layouts.slot_key.encode(SlotKey(row.list, index, endpoint)) for index in range(row.slots)
+        ]
+        held = [value for key in keys if (value := self.delta.observed["slots"].get(key))]
+        return {self.layouts.slot.decode(value).backend.address for value in held}
 
     def lag_s(self, now: float) -> float:
         """For how long the oldest change waits for the kernel; ``now`` is monotonic time."""

@@ -1,7 +1,7 @@
 """Desired rows, observed rows and the difference: pure memory.
 
 ``observed`` changes only after the kernel took a write, so what is left to do is always the difference, also after a
-failure in the middle. Rows belong to the plan key that wants them; a row wanted by two belongs to the first.
+failure in the middle. Each row belongs to the plan key that wants it; of the contested maps no other key can have it then.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class Delta:
         self.observed: Rows = {name: dict(observed.get(name, {})) for name in capacity}
         self._contested = contested
         self._desired: dict[PlanKey, Rows] = {}
+        # Rows that a key wanted once and does not any more, until all that it wants since is written.
+        self._left: dict[PlanKey, dict[str, set[bytes]]] = {}
         self._owner: dict[str, dict[bytes, PlanKey]] = {name: {} for name in capacity}
 
     def stage(self, key: PlanKey, rows: Rows) -> Writes:
@@ -57,23 +59,43 @@ class Delta:
             MapFull: a map has no room for all of them. They are wanted from now on, but nothing may be written.
         """
         self._refuse_taken(key, rows)
-        before = self._desired.get(key, {})
         writes = Writes()
         for name, wanted in rows.items():
             observed = self.observed[name]
             writes.puts[name] = {k: v for k, v in wanted.items() if observed.get(k) != v}
             self._owner[name].update(dict.fromkeys(wanted, key))
-        for name, had in before.items():
-            gone = had.keys() - rows.get(name, {}).keys()
-            for row in gone:
-                if self._owner[name].get(row) == key:
-                    del self._owner[name][row]
-            writes.deletes[name] = {row for row in gone if row in self.observed[name]}
+        writes.deletes = self._let_go(key, rows)
         if any(rows.values()):
             self._desired[key] = rows
         else:
             self._desired.pop(key, None)
         return writes
+
+    def _let_go(self, key: PlanKey, rows: Rows) -> dict[str, set[bytes]]:
+        """Rows in the kernel that ``key`` wanted since it was last written, and that ``rows`` lack."""
+        left = self._left.get(key, {})
+        for name, had in self._desired.get(key, {}).items():
+            gone = had.keys() - rows.get(name, {}).keys()
+            for row in gone:
+                if self._owner[name].get(row) == key:
+                    del self._owner[name][row]
+            if gone:
+                left.setdefault(name, set()).update(gone)
+        if left:
+            self._left[key] = left
+        return {
+            name: {row for row in gone if row in self.observed[name] and row not in rows.get(name, {})}
+            for name, gone in left.items()
+        }
+
+    def settled(self, key: PlanKey) -> None:
+        """Everything that `stage` said of ``key`` is done."""
+        self._left.pop(key, None)
+
+    def gives_up(self, key: PlanKey, rows: Rows) -> bool:
+        """Whether ``key`` has a contested row that is not in ``rows``, so that another key could take it over."""
+        before = self._desired.get(key, {})
+        return any(before.get(name, {}).keys() - rows.get(name, {}).keys() for name in self._contested)
 
     def check_room(self, writes: Writes, planned: Mapping[str, int]) -> None:
         """That all of ``writes`` fits beside what is in the maps and the ``planned`` new rows of others.
@@ -83,9 +105,13 @@ class Delta:
         """
         for name, puts in writes.puts.items():
             needed = sum(1 for row in puts if row not in self.observed[name])
-            free = self.capacity[name] - len(self.observed[name]) - planned.get(name, 0)
+            free = self.free(name) - planned.get(name, 0)
             if needed > free:
                 raise MapFull(name, needed, max(free, 0))
+
+    def free(self, name: str) -> int:
+        """Entries that the map has left."""
+        return self.capacity[name] - len(self.observed[name])
 
     def wrote(self, name: str, rows: Mapping[bytes, bytes]) -> None:
         """The kernel took these rows."""

@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import structlog
 
-from meshd.dataplane.delta import Delta, Writes
+from meshd.dataplane.blocked import Blocked
+from meshd.dataplane.delta import Delta, RowTaken, Writes
 from meshd.dataplane.rows import Plan, ServedFrontend
 from meshd.dataplane.writer import Writer
-from meshd.errors import MeshError
+from meshd.errors import MapFull, MeshError
 from meshd.state import Mesh, PlanKey
 
 log = structlog.get_logger(__name__)
@@ -27,6 +29,21 @@ RETRY_FIRST_S = 0.2
 RETRY_LAST_S = 30.0
 
 PlanOne = Callable[[PlanKey], Plan]
+
+
+@dataclass(slots=True)
+class Turn:
+    """What one turn writes: staged keys, outcomes of those that cannot be staged, and entries taken, by map."""
+
+    staged: dict[PlanKey, tuple[Plan, Writes]] = field(default_factory=dict)
+    outcomes: dict[PlanKey, Exception | None] = field(default_factory=dict)
+    new_rows: dict[str, int] = field(default_factory=dict)
+
+    def stage(self, key: PlanKey, plan: Plan, writes: Writes, delta: Delta) -> None:
+        for name, puts in writes.puts.items():
+            fresh = sum(1 for row in puts if row not in delta.observed[name])
+            self.new_rows[name] = self.new_rows.get(name, 0) + fresh
+        self.staged[key] = (plan, writes)
 
 
 class Reconciler:
@@ -44,9 +61,15 @@ class Reconciler:
         self._mesh = mesh
         self._delta = delta
         self._writer = writer
+        self._retired = writer.retired
+        self._retired.tell(self.room_made)
         self._plan = plan
         self._closing = closing
         self._queue: dict[PlanKey, None] = {}
+        self._blocked = Blocked()
+        # Waiting for retired rows to go, and not reported as failed.
+        self._awaiting_room: set[PlanKey] = set()
+        self._last: set[PlanKey] = set()
         self._attempts: dict[PlanKey, tuple[int, float]] = {}
         self._served_by_key: dict[PlanKey, dict[bytes, ServedFrontend]] = {}
         self.served: dict[bytes, ServedFrontend] = {}
@@ -71,7 +94,8 @@ class Reconciler:
                 continue
 
     def take(self) -> None:
-        """Queue what changed; the newest first, so that one change does not wait behind ten thousand."""
+        """Queue what changed; the newest first, so that one change does not wait behind ten thousand. A workload goes before
+        all others, however many came with it: somebody waits for it with a container half made."""
         taken = self._mesh.take_changes()
         if not taken:
             return
@@ -80,47 +104,83 @@ class Reconciler:
                 self._queue.setdefault(key, None)
         else:
             self._queue = dict.fromkeys(taken) | self._queue
+        workloads = [key for key in taken if key.kind == "workload"]
+        if workloads:
+            self._queue = dict.fromkeys(workloads) | self._queue
 
     def turn(self) -> None:
         """Plan and write some keys of the queue, and report each of them."""
         started = time.monotonic()
-        keys = [key for key, _ in zip(self._queue, range(TURN), strict=False)]
-        for key in keys:
-            del self._queue[key]
-        staged: dict[PlanKey, tuple[Plan, Writes]] = {}
-        outcomes: dict[PlanKey, Exception | None] = {}
-        new_rows: dict[str, int] = {}
-        for key in keys:
-            error = self._stage(key, staged, new_rows)
-            if error is not None:
-                outcomes[key] = error
-        failed = self._writer.write({key: writes for key, (_, writes) in staged.items()})
-        for key, (plan, _) in staged.items():
-            outcomes[key] = failed.get(key)
+        turn = Turn()
+        for _ in range(min(TURN, len(self._queue))):
+            if not self._queue:
+                break
+            self._stage(next(iter(self._queue)), turn)
+        failed = self._writer.write({key: writes for key, (_, writes) in turn.staged.items()})
+        for key, (plan, _) in turn.staged.items():
+            turn.outcomes[key] = failed.get(key)
             if key not in failed:
+                self._delta.settled(key)
                 self._serve(key, plan)
-        for key, error in outcomes.items():
+        for key, error in turn.outcomes.items():
             self._report(key, error)
+        if any(writes.deletes for _, writes in turn.staged.values()):
+            self.room_made()
         self.turns += 1
         self.last_turn_s = time.monotonic() - started
 
-    def _stage(
-        self, key: PlanKey, staged: dict[PlanKey, tuple[Plan, Writes]], new_rows: dict[str, int]
-    ) -> Exception | None:
+    def _stage(self, key: PlanKey, turn: Turn) -> None:
+        """Plan ``key`` and stage its writes, or find out why not; and then those that waited for its rows, so that
+        a frontend passes from one service to another in one update."""
+        self._queue.pop(key, None)
         try:
             plan = self._plan(key)
+            if self._gives_up_too_early(key, plan):
+                return
             writes = self._delta.stage(key, plan.rows)
-            self._delta.check_room(writes, new_rows)
+            self._delta.check_room(writes, turn.new_rows)
         except MeshError as error:
-            return error
+            self._refused(key, error, turn)
         except Exception as error:  # one bad object must not stop the others; it is reported with its key
             log.exception("plan failed", key=str(key))
-            return error
-        for name, puts in writes.puts.items():
-            fresh = sum(1 for row in puts if row not in self._delta.observed[name])
-            new_rows[name] = new_rows.get(name, 0) + fresh
-        staged[key] = (plan, writes)
-        return None
+            self._refused(key, error, turn)
+        else:
+            self._blocked.discard(key)
+            turn.stage(key, plan, writes, self._delta)
+        for follower in self._blocked.by(key):
+            if follower not in turn.staged and follower not in turn.outcomes:
+                self._stage(follower, turn)
+
+    def _gives_up_too_early(self, key: PlanKey, plan: Plan) -> bool:
+        """Whether somebody in the queue may want what ``key`` gives up: then it is planned once more, after them."""
+        if key in self._last or not self._queue or not self._delta.gives_up(key, plan.rows):
+            self._last.discard(key)
+            return False
+        self._last.add(key)
+        self._queue[key] = None
+        return True
+
+    def _refused(self, key: PlanKey, error: Exception, turn: Turn) -> None:
+        self._blocked.discard(key)
+        if isinstance(error, RowTaken | MapFull):
+            self._blocked.add(key, error)
+        if isinstance(error, RowTaken) and (error.owner in self._queue or self._mesh.is_dirty(error.owner)):
+            return  # tried again as soon as that one is planned
+        if (
+            isinstance(error, MapFull)
+            and self._retired.waiting_in(error.map_name) >= error.needed - error.free
+        ):
+            self._awaiting_room.add(key)
+            return
+        turn.outcomes[key] = error
+
+    def room_made(self) -> None:
+        """Rows were deleted: those that waited for room are planned again."""
+        maps = self._delta.capacity
+        fitting = list(self._blocked.fitting({name: self._delta.free(name) for name in maps}))
+        for key in [*self._awaiting_room, *fitting]:
+            self._mesh.touch(key)
+        self._awaiting_room.clear()
 
     def _serve(self, key: PlanKey, plan: Plan) -> None:
         """Remember who serves, and let the sockets of those that do not any more be closed."""
@@ -130,8 +190,8 @@ class Reconciler:
         lost = {}
         for frontend, served in before.items():
             now = plan.served.get(frontend)
-            if now is None:
-                self.served.pop(frontend, None)
+            if now is None and self.served.get(frontend) is served:  # else another service has it by now
+                del self.served[frontend]
             if now is None or not set(served.backends) <= set(now.backends):
                 lost[frontend] = served
         self.served.update(plan.served)

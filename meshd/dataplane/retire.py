@@ -9,12 +9,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
+import structlog
+
 from meshd.dataplane.delta import Delta
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
 
+log = structlog.get_logger(__name__)
+
 # Rows deleted before the loop gets to do something else.
 SLICE = 4096
+RETRY_S = 1.0
+# A program takes microseconds, and cannot be preempted for long.
+LONG_AFTER_S = 1.0
 
 
 class Retired:
@@ -31,8 +38,14 @@ class Retired:
         self._kernel_maps = maps
         self._delta = delta
         self._wait_for_programs = wait_for_programs
+        self._freed: Callable[[], None] = lambda: None
+        self._taken: dict[str, set[bytes]] = {}
         self._rows: dict[str, set[bytes]] = {name: set() for name in names}
         self._added = asyncio.Event()
+
+    def tell(self, freed: Callable[[], None]) -> None:
+        """Call ``freed`` whenever rows were deleted."""
+        self._freed = freed
 
     def add(self, name: str, rows: Iterable[bytes]) -> None:
         """These rows are named by nobody from now on."""
@@ -42,17 +55,22 @@ class Retired:
     @property
     def waiting(self) -> int:
         """Rows that wait for their grace period."""
-        return sum(len(rows) for rows in self._rows.values())
+        return sum(self.waiting_in(name) for name in self.maps)
+
+    def waiting_in(self, name: str) -> int:
+        """Rows of one map that wait for their grace period."""
+        return len(self._rows.get(name, ())) + len(self._taken.get(name, ()))
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
             await self._added.wait()
             self._added.clear()
-            taken, self._rows = self._rows, {name: set() for name in self.maps}
-            await asyncio.to_thread(self._wait_for_programs)
-            for name, rows in taken.items():
+            self._taken, self._rows = self._rows, {name: set() for name in self.maps}
+            await grace_period(self._wait_for_programs)
+            for name, rows in self._taken.items():
                 await self._delete(name, rows)
+            self._freed()
 
     async def _delete(self, name: str, rows: set[bytes]) -> None:
         while rows:
@@ -61,9 +79,20 @@ class Retired:
             part = [row for row in part if self._delta.owner(name, row) is None]
             try:
                 self._kernel_maps[name].delete_batch(part)
-            except KernelError:
+            except KernelError as error:
+                log.warning("rows of nobody not deleted, trying again", map=name, reason=str(error))
                 self.add(name, [*part, *rows])
-                await asyncio.sleep(1)
+                rows.clear()
+                await asyncio.sleep(RETRY_S)
                 return
             self._delta.deleted(name, iter(part))
             await asyncio.sleep(0)
+
+
+async def grace_period(wait_for_programs: Callable[[], None]) -> None:
+    """Until every program that runs now has ended; where the kernel does not tell, long after any could still run."""
+    try:
+        await asyncio.to_thread(wait_for_programs)
+    except KernelError as error:
+        log.warning("the kernel does not tell when programs have ended, waiting", reason=str(error))
+        await asyncio.sleep(LONG_AFTER_S)

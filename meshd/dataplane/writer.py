@@ -18,7 +18,7 @@ class Writer:
         self._maps = maps
         self._order = order
         self._delta = delta
-        self._retired = retired
+        self.retired = retired
 
     def write(self, staged: Mapping[PlanKey, Writes]) -> dict[PlanKey, Exception]:
         """Puts, then deletes. The keys that failed, with the reason; a key that failed has no later row written."""
@@ -67,8 +67,8 @@ class Writer:
         }
         if not rows:
             return
-        if name in self._retired.maps:
-            self._retired.add(name, rows)
+        if name in self.retired.maps:
+            self.retired.add(name, rows)
             return
         try:
             self._maps[name].delete_batch(rows)

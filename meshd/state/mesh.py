@@ -217,6 +217,10 @@ class Mesh:
         taken, self._dirty = self._dirty, {}
         return taken
 
+    def is_dirty(self, key: PlanKey) -> bool:
+        """Whether `take_changes` will name ``key``."""
+        return key in self._dirty
+
     def touch(self, key: PlanKey) -> None:
         """Plan ``key`` again although no object changed (a retry, a source that completed)."""
         self._mark_key(key, self.revision)

@@ -127,6 +127,17 @@ def backends(*members: Backend, source: str = "manifests", cluster: str = "cm-1"
     return BackendSlice(NAME, "part", source, cluster, members)
 
 
+async def nothing_unwanted(dataplane: Dataplane) -> None:
+    """Until the maps hold no slot, member or frontend that nobody wants."""
+    async with asyncio.timeout(5):
+        while any(
+            dataplane.delta.owner(name, row) is None
+            for name in ("frontends", "slots", "members")
+            for row in dict(dataplane.maps[name].items())
+        ):
+            await asyncio.sleep(0.005)
+
+
 class Servers:
     """TCP servers that answer each connection with their own address, and UDP servers that echo with it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,17 @@ from meshd.dataplane.delta import RowTaken
 from meshd.errors import MapFull, RowsFailed
 from meshd.model import Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import PlanKey
-from tests.netns.dataplane.node import BACKENDS4, VIP4, Node, backend, backends, service, serving
+from tests.netns.dataplane.node import (
+    BACKENDS4,
+    NAME,
+    VIP4,
+    Node,
+    backend,
+    backends,
+    nothing_unwanted,
+    service,
+    serving,
+)
 
 
 def other(name: str, vip: str, backend_count: int = 1) -> list[object]:
@@ -56,6 +67,79 @@ async def test_a_service_that_grows_beyond_the_map_keeps_its_old_backends(node: 
             with pytest.raises(RowsFailed):
                 await node.settle(node.mesh.apply("manifests", [backends(*map(backend, BACKENDS4))]))
             assert {node.ask(VIP4) for _ in range(20)} == {BACKENDS4[0]}
+
+
+async def test_what_a_failed_change_replaced_goes_when_a_later_one_is_written(node: Node) -> None:
+    async with node.agent(maps=Maps(slots=4)) as dataplane:
+        node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0]))])
+        await node.settle()
+        with pytest.raises(RowsFailed):
+            await node.settle(node.mesh.apply("manifests", [backends(*map(backend, BACKENDS4))]))
+        assert dataplane.backends_in_use(NAME) == 1
+        await node.settle(node.mesh.apply("manifests", [backends(backend(BACKENDS4[1]))]))
+        await nothing_unwanted(dataplane)
+
+
+async def test_a_change_waits_for_the_room_of_rows_that_are_on_their_way_out(node: Node) -> None:
+    async with node.agent(maps=Maps(slots=5)):
+        node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0]))])
+        await node.settle()
+        for address in (*BACKENDS4, *BACKENDS4):
+            await node.settle(node.mesh.apply("manifests", [backends(backend(address))]))
+
+
+async def test_a_service_that_found_a_map_full_is_written_as_soon_as_there_is_room(node: Node) -> None:
+    async with node.agent(maps=Maps(slots=16)) as dataplane:
+        revision = node.mesh.replace("manifests", other("first", "10.96.0.20", 12))  # type: ignore[arg-type]
+        await node.settle(revision)
+        node.mesh.apply("manifests", other("big", "10.96.0.21", 12))  # type: ignore[arg-type]
+        for _ in range(9):  # The next retry is due in half a minute.
+            with pytest.raises(RowsFailed):
+                await node.settle()
+            dataplane.reconciler.retry_due(float("inf"))
+        node.mesh.apply("manifests", other("first", "10.96.0.20", 1))  # type: ignore[arg-type]
+        async with asyncio.timeout(5):
+            while node.mesh.failed or node.mesh.pending:
+                await node.mesh.moved()
+
+
+async def test_a_service_that_found_its_frontend_taken_has_it_as_soon_as_the_owner_goes(node: Node) -> None:
+    async with node.agent() as dataplane:
+        node.mesh.replace("manifests", [service(), *other("heir", VIP4)])  # type: ignore[list-item]
+        for _ in range(9):  # The next retry is due in half a minute.
+            with pytest.raises(RowsFailed):
+                await node.settle()
+            dataplane.reconciler.retry_due(float("inf"))
+        with pytest.raises(RowsFailed):
+            await node.settle()
+        await node.settle(node.mesh.apply("manifests", deletes=[(Service, service().key)]))
+        assert dataplane.backends_in_use(ServiceName("default", "heir")) == 1
+
+
+@pytest.mark.parametrize("others", [0, 200])
+@pytest.mark.parametrize("heir_first", [True, False])
+async def test_a_frontend_that_moves_to_another_service_is_never_nobodys(
+    node: Node, heir_first: bool, others: int
+) -> None:
+    bystanders = [
+        each for n in range(others) for each in other(f"bystander-{n}", f"10.96.{n // 100 + 1}.{n % 100}")
+    ]
+    heir = other("heir", VIP4)
+    with serving(node, BACKENDS4[0]):
+        async with node.agent() as dataplane:
+            node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0]))])
+            await node.settle()
+            frontends = dataplane.maps["frontends"]
+            key = next(key for key in dict(frontends.items()) if key[10:16] == b"\xff\xff\x0a\x60\x00\x0a"
+                       and dataplane.layouts.endpoint.decode(key).port == 80)  # fmt: skip
+            objects = [*heir, *bystanders] if heir_first else [*bystanders, *heir]
+            node.mesh.apply("manifests", [replace(service(), frontends=())] if not heir_first else [])
+            node.mesh.replace("manifests", objects)  # type: ignore[arg-type]
+            while node.mesh.pending:
+                assert frontends.lookup(key) is not None
+                await asyncio.sleep(0)
+            await node.settle()
+            assert dataplane.backends_in_use(ServiceName("default", "heir")) == 1
 
 
 async def test_of_two_services_with_one_frontend_the_second_is_told_who_has_it(node: Node) -> None:

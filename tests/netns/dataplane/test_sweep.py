@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.dataplane.dataplane import Dataplane
 from meshd.errors import RowsFailed
 from meshd.model import Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import Mesh
 from meshd.state.mesh import Object
-from tests.netns.dataplane.node import BACKENDS4, NAME, Node, backend, backends
+from tests.netns.dataplane.node import BACKENDS4, NAME, Node, backend, backends, nothing_unwanted
 
 FIRST, SECOND = "10.96.1.1", "10.96.1.2"
 
@@ -33,17 +32,6 @@ def many(count: int) -> list[Object]:
             replace(backends(backend(BACKENDS4[0])), service=name),
         ]
     return found
-
-
-async def nothing_unwanted(dataplane: Dataplane) -> None:
-    """Until the maps hold no slot, member or frontend that nobody wants."""
-    async with asyncio.timeout(5):
-        while any(
-            dataplane.delta.owner(name, row) is None
-            for name in ("frontends", "slots", "members")
-            for row in dict(dataplane.maps[name].items())
-        ):
-            await asyncio.sleep(0.005)
 
 
 async def test_nothing_is_swept_while_a_service_is_not_planned_yet_though_others_failed(node: Node) -> None:
@@ -94,8 +82,5 @@ async def test_a_service_that_failed_at_the_start_keeps_its_rows_and_leaves_none
         with pytest.raises(RowsFailed):
             await node.settle()
         assert before.items() <= dict(dataplane.maps["frontends"].items()).items()
-        node.mesh.apply("manifests", deletes=[(Service, thief.key)])
-        async with asyncio.timeout(5):
-            while node.mesh.failed:
-                await node.mesh.moved()
+        await node.settle(node.mesh.apply("manifests", deletes=[(Service, thief.key)]))
         await nothing_unwanted(dataplane)
