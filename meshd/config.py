@@ -76,6 +76,29 @@ class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     workloads: int = 4096
 
 
+class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """The CNI plugin; used where ``socket`` or ``pod_cidrs`` is set.
+
+    ``socket``: where the shim finds the agent; default: cni.sock in runDir.
+    ``conf_dir``, ``bin_dir``: where the container runtime looks, for `meshctl cni`.
+    ``pod_cidrs``: whose addresses pods of this node get, IPv4 and IPv6; none: only chained after another plugin.
+    ``reserved``: addresses or CIDRs in them that are given only to who asks by name; ``excluded``: to nobody.
+    ``cool_down_s``: for so long a released address is given to nobody.
+    """
+
+    socket: Path | None = None
+    conf_dir: Path = Path("/etc/cni/net.d")
+    bin_dir: Path = Path("/opt/cni/bin")
+    pod_cidrs: tuple[str, ...] = ()
+    reserved: tuple[str, ...] = ()
+    excluded: tuple[str, ...] = ()
+    cool_down_s: float = 30.0
+
+    @property
+    def is_used(self) -> bool:
+        return self.socket is not None or bool(self.pod_cidrs)
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The whole configuration, as in the YAML file (camelCase there)."""
 
@@ -93,6 +116,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     clustermesh: ClusterMesh = ClusterMesh()
     api: Api = Api()
     metrics: Metrics = Metrics()
+    cni: Cni = Cni()
     maps: Maps = Maps()
     audit_interval_s: float = 30.0
     # Another build of the BPF object than the one in the package (tests, emergency fixes).
@@ -104,6 +128,11 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     def socket(self) -> Path:
         """The Unix socket of the control API, mode 0660."""
         return self.run_dir / "meshd.sock"
+
+    @property
+    def cni_socket(self) -> Path:
+        """The Unix socket of the CNI plugin, mode 0600."""
+        return self.cni.socket or self.run_dir / "cni.sock"
 
 
 def load(path: Path) -> Config:
@@ -131,6 +160,8 @@ def checked(config: Config) -> Config:
     """
     if config.api.listen and config.api.tls is None:
         raise ConfigError("api.listen needs api.tls: the control API leaves the node over mTLS only")
+    if config.cni.cool_down_s < 0:
+        raise ConfigError(f"cni.coolDownS is {config.cni.cool_down_s:g}, it cannot be negative")
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:
         raise ConfigError(

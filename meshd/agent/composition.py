@@ -19,11 +19,13 @@ from clustermesh.mesh import MeshOptions
 from clustermesh.publisher import PublisherOptions
 from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
+from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.config import Config
 from meshd.dataplane.dataplane import NEEDS, Dataplane, open_object
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
+from meshd.model.attachment import CNI
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection
@@ -91,7 +93,9 @@ class Agent:
     def _restore(self, dataplane: Dataplane) -> tuple[Changes, Snapshots]:
         """What was in force before this start, as far as it is configured still."""
         journals = self._config.state_dir / "journal"
-        snapshots = Snapshots(self._mesh, journals)
+        snapshots = Snapshots(self._mesh, journals, without=("api", CNI))
+        if self._config.cni.is_used:
+            self._mesh.listing(CNI)
         if self._config.manifests is not None:
             self._mesh.listing(MANIFESTS)
         known = {*dataplane.held.source_names.values(), *sources_in(journals)}
@@ -105,6 +109,8 @@ class Agent:
         """Whether the configuration may still name ``source``; of remote clusters the directory of peers decides later."""
         if source.startswith(REMOTE_PREFIX):
             return self._config.clustermesh.peers is not None
+        if source == CNI:
+            return self._config.cni.is_used
         return source == MANIFESTS and self._config.manifests is not None
 
     async def _serve(
@@ -144,6 +150,7 @@ class Agent:
             remotes,
             manifests,
             local_etcd,
+            CniPlugin(config, self._mesh) if config.cni.is_used else None,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from meshd.model.address import Address
@@ -37,6 +37,17 @@ class Attachment:
 
     def __str__(self) -> str:
         return f"interface {self.ifname} of container {self.container_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodInterface:
+    """Both ends of a pod's veth pair. ``gateways``: 4 or 6 -> address; ``mtu`` in bytes."""
+
+    host_name: str
+    host_mac: str
+    mac: str
+    mtu: int
+    gateways: Mapping[int, str]
 
 
 def workloads(attachments: Iterable[Attachment]) -> dict[tuple[str, str], Workload]:

@@ -311,10 +311,10 @@ class History:
             self.held[number] = made
 
     def release(self, number: int) -> None:
-        found = self.attachments.release((f"c{number}", "eth0"))
-        self.held.pop(number, None)
-        for address in found.addresses if found else ():
-            self.released[address] = self.machine.now_s
+        self.attachments.release((f"c{number}", "eth0"))
+        # Of an address that nobody was told, nobody remembers the last holder.
+        if number in self.held:
+            self.released.update(dict.fromkeys(self.held.pop(number).addresses, self.machine.now_s))
 
     async def start_again(self, *, power_cut: bool) -> None:
         """As the agent starts: what no runtime was told of, or what one gave back, has no interface any more."""

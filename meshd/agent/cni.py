@@ -1,0 +1,41 @@
+"""The CNI plugin's parts, put together: journal and kernel below, the runtime's socket above."""
+
+from __future__ import annotations
+
+import asyncio
+
+from meshd.config import Config
+from meshd.dataplane.pod_network import PodNetwork
+from meshd.model.address_pool import address_ranges
+from meshd.servers.cni.plugin import Plugin
+from meshd.servers.cni.server import CniServer
+from meshd.state import Mesh
+from meshd.state.attachments import Attachments
+
+
+class CniPlugin:
+    """Pods of this node. Interfaces and their routes outlive the agent."""
+
+    def __init__(self, config: Config, mesh: Mesh) -> None:
+        """Raises ConfigError: the pod CIDRs make no sense."""
+        options = config.cni
+        ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
+        journal = config.state_dir / "attachments.journal"
+        self._attachments = Attachments(journal, ranges, options.cool_down_s)
+        self._network = PodNetwork({each.version for each in ranges})
+        plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges))
+        self._server = CniServer(config.cni_socket, plugin)
+
+    async def run(self) -> None:
+        """Until cancelled.
+
+        Raises:
+            ConfigError, JournalError, KernelError: this node cannot serve a runtime.
+        """
+        try:
+            await self._network.prepare()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._network.run())
+                tasks.create_task(self._server.run())
+        finally:
+            await self._attachments.close()

@@ -1,0 +1,40 @@
+"""What the plugin needs done in the kernel. It may not do it: the agent, which knows all parts, hands it one that can."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
+
+
+class PodNetwork(Protocol):
+    """Pods' links on this node. Every method may be repeated. Errors of the kernel are KernelError."""
+
+    def why_no_pod(self, netns: str) -> str:
+        """Why ``netns`` cannot be a pod's namespace, as a phrase; empty: it can."""
+        ...
+
+    async def attach(self, attachment: Attachment) -> PodInterface:
+        """The interface is there as ``attachment`` says; an earlier one of the same container and name is not."""
+        ...
+
+    def forget(self, key: AttachmentKey) -> None:
+        """The interface is not wanted any more; it goes soon."""
+        ...
+
+    async def wrong(self, attachment: Attachment) -> Sequence[str]:
+        """In what the kernel differs from what an ADD of ``attachment`` made (or was told of), as phrases."""
+        ...
+
+    async def interface(self, attachment: Attachment) -> PodInterface:
+        """What :meth:`attach` would answer."""
+        ...
+
+    async def alive(self, known: Callable[[], Iterable[Attachment]]) -> Sequence[Attachment]:
+        """Those of ``known()`` whose namespace and, if it is ours, link are there. Links of nobody known go soon."""
+        ...
+
+    async def why_limited(self) -> str:
+        """Why pods that are there cannot be reached from everywhere; empty: they can."""
+        ...
