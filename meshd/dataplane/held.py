@@ -25,13 +25,17 @@ class Held:
     def __init__(self, layouts: Layouts, observed: Mapping[str, Mapping[bytes, bytes]]) -> None:
         self._layouts = layouts
         self._slots = self._by_list(observed)
-        self._lists = {
-            key: layouts.service.decode(value).list for key, value in observed.get("frontends", {}).items()
-        }
+        rows = {key: layouts.service.decode(value) for key, value in observed.get("frontends", {}).items()}
+        self._lists = {key: row.list for key, row in rows.items()}
+        self._owners = {key: row.source for key, row in rows.items()}
         self.source_names = {
             layouts.u32.decode(key): layouts.source_name.decode(value).name.decode(errors="replace")
             for key, value in observed.get("sources", {}).items()
         }
+
+    def owner(self, frontend: bytes) -> str | None:
+        """The source whose service had this packed frontend."""
+        return self.source_names.get(self._owners.get(frontend, 0))
 
     def backends(self, frontend: bytes) -> list[HeldBackend]:
         """The backends of the list that this packed frontend had."""
@@ -50,6 +54,7 @@ class Held:
         """Every source has spoken for itself: forget."""
         self._slots.clear()
         self._lists.clear()
+        self._owners.clear()
 
     def _by_list(self, observed: Mapping[str, Mapping[bytes, bytes]]) -> dict[tuple[bytes, int], list[bytes]]:
         found: dict[tuple[bytes, int], list[bytes]] = {}

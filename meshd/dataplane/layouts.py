@@ -109,6 +109,6 @@ def source_number(source: str) -> int:
     return int.from_bytes(hashlib.blake2b(source.encode(), digest_size=4).digest(), "little") or 1
 
 
-def list_number(slots: bytes) -> int:
-    """The number of the list with these packed slots; unique within its frontend for all practical purposes (64 bits)."""
-    return int.from_bytes(hashlib.blake2b(slots, digest_size=8).digest(), "little") or 1
+def list_number(content: bytes) -> int:
+    """The number of the list with this frontend and slots, packed; unique for all practical purposes (64 bits)."""
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little") or 1

@@ -38,6 +38,7 @@ from meshd.model import (
     is_ipv4,
 )
 from meshd.state import Mesh, sharing
+from meshd.state.mesh import PRECEDENCE, precedence
 
 # In the order of writing; deleted in the reverse order. A frontend comes after what it names.
 MAPS = ("sources", "members", "slots", "frontends", "workloads")
@@ -66,6 +67,8 @@ class Planner:
         rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
         served = {}
         for frontend in service.frontends:
+            if self._belongs_to_a_stronger_source(mesh, service, frontend):
+                continue
             key, backends = self._frontend(mesh, service, frontend, candidates, rows)
             served[key] = ServedFrontend(str(name), backends, service.close_tcp)
         return Plan(rows, served)
@@ -87,10 +90,22 @@ class Planner:
     def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
         """Backends that count: the service's own source's, and remote clusters' if it is global."""
         is_global = sharing.is_global(mesh, service)
-        for part in mesh.slices_of(service.name):
+        # In an order of their own: of an endpoint that two of them name, every start must take the same.
+        for part in sorted(mesh.slices_of(service.name), key=lambda each: each.key):
             remote = is_remote_source(part.source)
             if part.source == service.source or (remote and is_global):
                 yield from (Candidate(backend, part.source, remote) for backend in part.backends)
+
+    def _belongs_to_a_stronger_source(self, mesh: Mesh, service: Service, frontend: Frontend) -> bool:
+        """Whether the kernel held this frontend at the start for a source that goes before the service's, and that has not
+        listed since: its row stands until then."""
+        key = self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
+        holder = self.held.owner(key)
+        return (
+            holder is not None
+            and precedence(holder) < precedence(service.source)
+            and not mesh.is_complete(holder)
+        )
 
     def _frontend(
         self, mesh: Mesh, service: Service, frontend: Frontend, candidates: Iterable[Candidate], rows: Rows
@@ -111,7 +126,10 @@ class Planner:
     def _held(self, mesh: Mesh, service: Service, key: bytes, frontend: Frontend) -> Iterator[Candidate]:
         """What the kernel held at the start for sources that have not listed yet."""
         for backend in self.held.backends(key):
-            if mesh.is_unheard(backend.source):
+            counts = backend.source == service.source or (
+                is_remote_source(backend.source) and may_be_global(mesh, service)
+            )
+            if counts and mesh.is_unheard(backend.source):
                 port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
                 found = Backend(Address(backend.endpoint.address), (port,), weight=backend.weight)
                 yield Candidate(found, backend.source, is_remote_source(backend.source))
@@ -136,7 +154,10 @@ class Planner:
             )
             for index, slot in enumerate(alias_slots(weights))
         ]
-        number = list_number(b"".join(packed) + bytes([wants_members]))
+        # Of its own frontend only: members are found by the list's number alone.
+        number = list_number(
+            b"".join((self.layouts.endpoint.encode(frontend), *packed, bytes([wants_members])))
+        )
         for index, value in enumerate(packed):
             rows["slots"][self.layouts.slot_key.encode(SlotKey(number, index, frontend))] = value
         if wants_members:
@@ -144,6 +165,14 @@ class Planner:
                 member = self.layouts.member_key.encode(MemberKey(number, endpoint))
                 rows["members"][member] = self.layouts.member.encode(Member(weight))
         return number
+
+
+def may_be_global(mesh: Mesh, service: Service) -> bool:
+    """Whether ``service`` is global, or its namespace may still say so."""
+    if sharing.is_global(mesh, service):
+        return True
+    silent = not all(mesh.is_complete(source) for source in PRECEDENCE)
+    return service.is_global is None and mesh.namespace(service.name.namespace) is None and silent
 
 
 def is_remote_source(source: str) -> bool:
