@@ -23,6 +23,7 @@ from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.config import Config
 from meshd.dataplane.dataplane import NEEDS, Dataplane, open_object
+from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
 from meshd.model.attachment import CNI
@@ -68,6 +69,8 @@ class Agent:
         with run_lock.held(config, create=True):
             found = features.probe()
             subtree = config.cgroup or cgroup.find_mount()
+            if not (subtree / "cgroup.procs").exists():
+                raise ConfigError(f"{subtree} is no cgroup v2 directory: make it, or name another (cgroup)")
             tune_collector()
             dataplane = self._open(found)
             with contextlib.closing(dataplane):

@@ -48,6 +48,14 @@ def test_pins_that_would_be_in_no_bpffs_are_refused(node: AgentNode) -> None:
     )
 
 
+def test_a_configured_cgroup_that_is_not_there_is_named(node: AgentNode) -> None:
+    missing = node.cgroup / "missing"
+    assert meshd("--config", node.configuration(cgroup=str(missing))) == (
+        1,
+        f"meshd: {missing} is no cgroup v2 directory: make it, or name another (cgroup)\n",
+    )
+
+
 @pytest.mark.parametrize("shared", ["runDir", "stateDir", "bpffs"])
 def test_a_second_agent_does_not_share_a_directory_with_one_that_runs(node: AgentNode, shared: str) -> None:
     node.start()
