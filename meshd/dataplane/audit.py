@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import structlog
 
@@ -52,22 +53,28 @@ class Auditor:
     async def _audit_map(self, name: str, kernel_map: Map) -> dict[bytes, bytes]:
         observed = self._delta.observed[name]
         unseen = set(observed)
-        foreign: list[bytes] = []
+        found: dict[bytes, bytes] = {}
+        rows = iter(kernel_map.items())
+        while part := list(islice(rows, SLICE)):
+            unseen.difference_update(key for key, _ in part)
+            # A batch is older than the loop's next turn: look at a row as it is now before calling it wrong.
+            suspects = [key for key, value in part if observed.get(key) != value]
+            found |= self._put_right(name, kernel_map, suspects)
+            await asyncio.sleep(0)
+        return found | self._put_right(name, kernel_map, unseen)
+
+    def _put_right(self, name: str, kernel_map: Map, suspects: Iterable[bytes]) -> dict[bytes, bytes]:
+        """Compares and writes without letting anybody else run between: what is expected now is not later."""
+        observed = self._delta.observed[name]
         differing: dict[bytes, bytes] = {}
-        for index, (key, value) in enumerate(kernel_map.items()):
-            unseen.discard(key)
+        foreign: list[bytes] = []
+        for key in suspects:
             expected = observed.get(key)
-            # A batch is older than the loop's next turn: look at the row as it is now before calling it wrong.
-            if expected != value and kernel_map.lookup(key) != observed.get(key):
-                if expected is None:
-                    foreign.append(key)
-                else:
-                    differing[key] = expected
-            if index % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-        for key in unseen:
-            expected = observed.get(key)
-            if expected is not None and kernel_map.lookup(key) is None:
+            if kernel_map.lookup(key) == expected:
+                continue
+            if expected is None:
+                foreign.append(key)
+            else:
                 differing[key] = expected
         kernel_map.update_batch(differing)
         kernel_map.delete_batch(foreign)
