@@ -149,6 +149,8 @@ class Attachments:
         while self._durable < wanted:
             if self._committing is None or self._committing.done():
                 self._committing = asyncio.create_task(self._commit())
+                # Its waiters may all be gone when it fails; the next one begins with a new file then.
+                self._committing.add_done_callback(lambda done: done.cancelled() or done.exception())
             await asyncio.shield(self._committing)
 
     async def close(self) -> None:

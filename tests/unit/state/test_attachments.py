@@ -278,16 +278,20 @@ class History:
                     case "power cut at sync":
                         self.machine.syncs_until_crash = number
                     case _:
+                        await self.die(meanwhile)
                         await self.start_again(power_cut=step == "power cut")
             except Crash:
-                for task in meanwhile:
-                    task.cancel()
-                await self.end(meanwhile)
+                await self.die(meanwhile)
                 await self.start_again(power_cut=True)
             told = {f"c{number}": each for number, each in self.held.items()}
             assert told.items() <= {each.container_id: each for each in self.attachments.all()}.items()
         await self.end(meanwhile)
         await self.attachments.close()
+
+    async def die(self, meanwhile: list[asyncio.Task[None]]) -> None:
+        for task in meanwhile:
+            task.cancel()
+        await self.end(meanwhile)
 
     async def end(self, meanwhile: list[asyncio.Task[None]]) -> None:
         for outcome in await asyncio.gather(*meanwhile, return_exceptions=True):
