@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from ipaddress import ip_network
+from ipaddress import IPv4Address, IPv4Interface, ip_network
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +47,11 @@ def test_pods_have_the_mtu_of_the_uplink(node: CniNode, unique_name: str) -> Non
     node.agent.kill(signal.SIGTERM)
     with Netns.create("world") as world:
         ends = [
-            netlink.VethEnd(
-                node.netns, f"{unique_name}u", (netlink.IPv4Interface("192.168.99.1/24"),), mtu=1380
-            ),
+            netlink.VethEnd(node.netns, f"{unique_name}u", (IPv4Interface("192.168.99.1/24"),), mtu=1380),
             netlink.VethEnd(world, "uplink", mtu=1380),
         ]
         netlink.create_veth(*ends)
-        netlink.add_route(node.netns, ip_network("0.0.0.0/0"), netlink.IPv4Address("192.168.99.2"))
+        netlink.add_route(node.netns, ip_network("0.0.0.0/0"), IPv4Address("192.168.99.2"))
         node.start()
         netns, answer = node.add("one")
         assert [each["mtu"] for each in answer.said["interfaces"]] == [1380, 1380]
@@ -244,7 +242,7 @@ def test_gc_takes_away_what_no_runtime_knows_and_what_no_journal_knows(node: Cni
     node.add("lost")
     netlink.create_bridge(node.netns, "mpodstranger")
     in_netns(node.netns, "link", lambda route: route.link("set", ifname="mpodstranger", group=7701))
-    valid = {"cni.dev/valid-attachments": [{"containerID": "kept", "ifname": "eth0"}]}
+    valid: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": "kept", "ifname": "eth0"}]}
     # Another network's GC is none of ours.
     assert node.ask("GC", name="another", **valid).status == 0
     assert node.ask("GC", **valid).status == 0
@@ -295,7 +293,7 @@ def test_addresses_asked_for_by_name_are_given(node: CniNode) -> None:
 def test_after_another_plugin_nothing_is_touched_and_the_pod_is_known(node: CniNode) -> None:
     netns = node.pod("one")
     with Netns.open(netns) as pod:
-        netlink.create_bridge(pod, "eth0", addresses=[netlink.IPv4Interface("10.200.0.7/24")])
+        netlink.create_bridge(pod, "eth0", addresses=[IPv4Interface("10.200.0.7/24")])
     before = {
         "cniVersion": "1.0.0",
         "interfaces": [{"name": "eth0", "sandbox": str(netns)}],
