@@ -49,16 +49,29 @@ static __always_inline bool draw(const struct endpoint *frontend, const struct s
 	return true;
 }
 
-/* One weighted random backend of the frontend. False: it has none (any more). */
+/* A lookup can miss a key that is being replaced: the new element goes to the head of a bucket that the walk has left behind
+ * (kernel/bpf/hashtab.c). What is missing twice is not there.
+ */
+static __always_inline const struct service *find_service(const struct endpoint *frontend)
+{
+	const struct service *service = bpf_map_lookup_elem(&frontends, frontend);
+
+	return service ? service : bpf_map_lookup_elem(&frontends, frontend);
+}
+
+/* One weighted random backend of the frontend. False: it has none (any more). A replaced element is used again for another
+ * frontend at once, so neither a missing slot nor an empty list is believed before it was read anew.
+ */
 static __always_inline bool choose(const struct endpoint *frontend, const struct service *service, struct endpoint *backend)
 {
 	for (int reads = 0; reads < LIST_READS; reads++) {
-		if (!service->slots)
-			return false;
-		if (draw(frontend, service, backend))
+		if (service->slots && draw(frontend, service, backend))
 			return true;
-		count(SOCKET_LB_READ_AGAIN);
-		service = bpf_map_lookup_elem(&frontends, frontend);
+		if (!service->slots && reads)
+			return false;
+		if (service->slots)
+			count(SOCKET_LB_READ_AGAIN);
+		service = find_service(frontend);
 		if (!service)
 			return false;
 	}
@@ -77,12 +90,16 @@ static __always_inline bool choose_sticky(const struct endpoint *frontend, const
 	struct affinity made = {};
 	__u64 now = bpf_ktime_get_ns();
 
-	if (kept && now - kept->last_used_ns < service->affinity_timeout_s * 1000000000ULL &&
-	    is_member(service->list, &kept->backend)) {
+	if (kept) {
+		/* Another CPU may have used it after our `now`, and the element may become another client's: decide by a copy. */
+		__s64 unused_ns = now - kept->last_used_ns;
+
 		*backend = kept->backend;
-		kept->last_used_ns = now;
-		count(SOCKET_LB_AFFINITY_KEPT);
-		return true;
+		if (unused_ns < (__s64)(service->affinity_timeout_s * 1000000000ULL) && is_member(service->list, backend)) {
+			kept->last_used_ns = now;
+			count(SOCKET_LB_AFFINITY_KEPT);
+			return true;
+		}
 	}
 	if (!choose(frontend, service, backend))
 		return false;
@@ -118,19 +135,32 @@ static __always_inline enum balance pick(const struct endpoint *frontend, const 
 	return BALANCE_REFUSE;
 }
 
+/* Whether the socket has a peer: for UDP, whether connect() gave it one and nothing took it back. */
+static __always_inline bool is_connected(const struct bpf_sock_addr *ctx)
+{
+	const struct bpf_sock *sk = ctx->sk;
+
+	return sk && sk->state == BPF_TCP_ESTABLISHED;
+}
+
+/* A socket may connect again, and elsewhere: what it was before must not be taken for what it is now. */
+static __always_inline void forget_connection(__u64 cookie)
+{
+	if (bpf_map_lookup_elem(&connections, &cookie))
+		bpf_map_delete_elem(&connections, &cookie);
+}
+
 /* connect(), TCP and UDP. */
 static __always_inline enum balance balance_connect(struct bpf_sock_addr *ctx, const struct endpoint *destination,
 						    struct endpoint *backend)
 {
-	const struct service *service = bpf_map_lookup_elem(&frontends, destination);
+	const struct service *service = find_service(destination);
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	struct connection record = {};
 	enum balance verdict;
 
 	if (!service) {
-		/* A UDP socket may connect again: what it was before must not be taken for what it is now. */
-		if (destination->protocol == IPPROTO_UDP)
-			bpf_map_delete_elem(&connections, &cookie);
+		forget_connection(cookie);
 		return BALANCE_PASS;
 	}
 	record.netns_cookie = bpf_get_netns_cookie(ctx);
@@ -146,30 +176,69 @@ static __always_inline enum balance balance_connect(struct bpf_sock_addr *ctx, c
 	return BALANCE_TRANSLATE;
 }
 
+/* The backend that a connected socket has for this frontend: it would not hear from another. */
+static __always_inline bool connected_backend(const struct bpf_sock_addr *ctx, __u64 cookie, const struct endpoint *frontend,
+					      struct endpoint *backend)
+{
+	const struct connection *record;
+
+	if (!is_connected(ctx))
+		return false;
+	record = bpf_map_lookup_elem(&connections, &cookie);
+	if (!record || !endpoint_equal(&record->frontend, frontend))
+		return false;
+	*backend = record->backend;
+	return true;
+}
+
+/* The backend that this socket's datagrams to the frontend went to. */
+static __always_inline bool datagram_backend(const struct socket_peer *to, struct endpoint *backend)
+{
+	const struct endpoint *kept = bpf_map_lookup_elem(&datagram_backends, to);
+
+	if (kept)
+		*backend = *kept;
+	return kept;
+}
+
+/* What comes from the backend is from the frontend that was asked last, also where the record of it was pushed out. */
+static __always_inline void remember_frontend(__u64 cookie, const struct endpoint *backend, const struct endpoint *frontend)
+{
+	struct socket_peer from = {
+		.socket_cookie = cookie,
+		.peer = *backend,
+	};
+	const struct endpoint *known = bpf_map_lookup_elem(&datagram_frontends, &from);
+
+	if (!known || !endpoint_equal(known, frontend))
+		bpf_map_update_elem(&datagram_frontends, &from, frontend, BPF_ANY);
+}
+
 /* sendmsg() with an address on a UDP socket: its datagrams to one frontend stay with one backend while that serves. */
 static __always_inline enum balance balance_datagram(struct bpf_sock_addr *ctx, const struct endpoint *destination,
 						     struct endpoint *backend)
 {
 	const struct service *service = bpf_map_lookup_elem(&frontends, destination);
-	struct socket_peer key = {};
-	const struct endpoint *kept;
+	struct socket_peer to = {};
 	enum balance verdict;
+	__u64 cookie;
 
 	if (!service)
 		return BALANCE_PASS;
-	key.socket_cookie = bpf_get_socket_cookie(ctx);
-	key.peer = *destination;
-	kept = bpf_map_lookup_elem(&datagram_backends, &key);
-	if (kept && is_member(service->list, kept)) {
-		*backend = *kept;
+	cookie = bpf_get_socket_cookie(ctx);
+	to.socket_cookie = cookie;
+	to.peer = *destination;
+	if (connected_backend(ctx, cookie, destination, backend) && is_member(service->list, backend))
+		return BALANCE_TRANSLATE;
+	if (datagram_backend(&to, backend) && is_member(service->list, backend)) {
+		remember_frontend(cookie, backend, destination);
 		return BALANCE_TRANSLATE;
 	}
 	verdict = pick(destination, service, bpf_get_netns_cookie(ctx), backend);
 	if (verdict != BALANCE_TRANSLATE)
 		return verdict;
-	bpf_map_update_elem(&datagram_backends, &key, backend, BPF_ANY);
-	key.peer = *backend;
-	bpf_map_update_elem(&datagram_frontends, &key, destination, BPF_ANY);
+	bpf_map_update_elem(&datagram_backends, &to, backend, BPF_ANY);
+	remember_frontend(cookie, backend, destination);
 	count(SOCKET_LB_TRANSLATED);
 	return BALANCE_TRANSLATE;
 }
@@ -181,17 +250,18 @@ static __always_inline bool balance_reverse(struct bpf_sock_addr *ctx, const str
 	__u64 cookie = bpf_get_socket_cookie(ctx);
 	const struct connection *record = bpf_map_lookup_elem(&connections, &cookie);
 	const struct endpoint *known;
-	struct socket_peer key = {};
+	struct socket_peer from = {};
+	bool udp = peer->protocol == IPPROTO_UDP;
 
-	if (record && endpoint_equal(&record->backend, peer)) {
+	if (record && endpoint_equal(&record->backend, peer) && (!udp || is_connected(ctx))) {
 		*frontend = record->frontend;
 		return true;
 	}
-	if (peer->protocol != IPPROTO_UDP)
+	if (!udp)
 		return false;
-	key.socket_cookie = cookie;
-	key.peer = *peer;
-	known = bpf_map_lookup_elem(&datagram_frontends, &key);
+	from.socket_cookie = cookie;
+	from.peer = *peer;
+	known = bpf_map_lookup_elem(&datagram_frontends, &from);
 	if (!known)
 		return false;
 	*frontend = *known;
