@@ -1,6 +1,7 @@
 /* meshd-cni: what a container runtime starts for each CNI command. It hands the environment and stdin to the agent's socket and
  * prints the agent's answer; it knows nothing else, so it need not change when the agent does. Static, because it runs on
- * hosts of any distribution.
+ * hosts of any distribution. Only VERSION it answers itself: libcni asks it without telling the configuration, so nobody knows
+ * which agent's answer it would be.
  *
  *   to the agent     u32 length of E, u32 length of C, E, C      E: JSON object of the variables, C: stdin as it is
  *   from the agent   u32 length of A, u32 exit status, A          A: what goes to stdout
@@ -8,8 +9,10 @@
  * Numbers are big-endian. The other side is meshd/servers/cni/frames.py. */
 #include "bare.h"
 
-#define SOCKET_DEFAULT	  "/run/meshd/cni.sock"
-#define CONFIG_BYTES	  (1 << 20)
+#define SOCKET_DEFAULT "/run/meshd/cni.sock"
+/* The same as VERSIONS in meshd/servers/cni/question.py. */
+#define VERSIONS     "{\"cniVersion\":\"1.1.0\",\"supportedVersions\":[\"0.3.0\",\"0.3.1\",\"0.4.0\",\"1.0.0\",\"1.1.0\"]}\n"
+#define CONFIG_BYTES (1 << 20)
 #define ENVIRONMENT_BYTES (64 << 10)
 /* Longer than any runtime waits; it ends us, or an agent that hangs does not keep us for ever. */
 #define ANSWER_SECONDS 300
@@ -271,10 +274,15 @@ static int forward(void)
 {
 	struct text config = { config_bytes, 0, CONFIG_BYTES };
 	struct text environment = { environment_bytes, 0, sizeof(environment_bytes) };
+	const char *command = variable("CNI_COMMAND=");
 	uint32_t header[2];
 	long got, length;
 	int server;
 
+	if (command && has_prefix(command, "VERSION")) {
+		print(VERSIONS, sizeof(VERSIONS) - 1);
+		return 0;
+	}
 	read_config(&config);
 	collect_environment(&environment);
 	server = ask(&environment, &config);

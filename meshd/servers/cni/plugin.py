@@ -84,10 +84,8 @@ class Plugin:
                     await self._check(asked)
             case "GC":
                 await self._collect(asked)
-            case "STATUS":
-                await self._status()
             case _:
-                return results.versions()
+                await self._status()
         return b""
 
     async def _add(self, asked: Question) -> bytes:

@@ -22,10 +22,10 @@ from meshd.servers.cni.errors import (
     CniError,
 )
 
-# Ascending. CHECK came with 0.4.0, GC and STATUS with 1.1.0.
+# Ascending; the shim names them to who asks for VERSION. CHECK came with 0.4.0, GC and STATUS with 1.1.0.
 VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 SINCE = {"CHECK": "0.4.0", "GC": "1.1.0", "STATUS": "1.1.0"}
-COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
+COMMANDS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 NEEDED = {
     "ADD": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
     "CHECK": ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"),
@@ -106,8 +106,6 @@ def question(variables: Mapping[str, str], config: bytes) -> Question:
     if command not in COMMANDS:
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND is {command!r}, not one of {', '.join(COMMANDS)}")
     read = _read(config)
-    if command == "VERSION":
-        return Question(command, read)
     _check_version(command, read.cni_version)
     if not read.name:
         raise CniError(INVALID_CONFIG, "the network configuration has no name")

@@ -8,7 +8,7 @@ import msgspec
 
 from meshd.model import format_address, is_ipv4
 from meshd.model.attachment import Attachment, PodInterface
-from meshd.servers.cni.question import VERSIONS, NetworkConfig
+from meshd.servers.cni.question import NetworkConfig
 
 DEFAULT_ROUTES = {4: "0.0.0.0/0", 6: "::/0"}
 
@@ -39,11 +39,6 @@ def added(config: NetworkConfig, attachment: Attachment, interface: PodInterface
 def passed_on(config: NetworkConfig) -> bytes:
     """The result of the plugin before us."""
     return encoded(config, config.prev_result or {})
-
-
-def versions() -> bytes:
-    """The answer to VERSION."""
-    return msgspec.json.encode({"cniVersion": VERSIONS[-1], "supportedVersions": VERSIONS}) + b"\n"
 
 
 def encoded(config: NetworkConfig, result: dict[str, Any]) -> bytes:

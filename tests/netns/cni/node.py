@@ -56,7 +56,11 @@ class CniNode:
     def start(self, **more: object) -> None:
         """Starts the agent and waits until it serves runtimes."""
         self.agent.start(cni={"socket": str(self.socket)} | self.options | more)
-        self.agent.wait(lambda: self.ask("VERSION").status == 0)
+        self.agent.wait(self._answers)
+
+    def _answers(self) -> bool:
+        said = self.ask("STATUS").said
+        return said is None or "does not answer" not in said["msg"]
 
     def close(self) -> None:
         self.agent.close()

@@ -270,11 +270,6 @@ def test_status_says_when_no_pod_could_be_added_and_when_pods_cannot_be_reached(
     assert (refused.said["code"], refused.said["msg"]) == (100, full.said["msg"])
 
 
-def test_version_tells_all_that_are_understood(node: CniNode) -> None:
-    said = node.ask("VERSION", version="0.1.0").said
-    assert said == {"cniVersion": "1.1.0", "supportedVersions": ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]}
-
-
 def test_sixteen_pods_at_once_get_sixteen_addresses(node: CniNode) -> None:
     names = [f"p{number}" for number in range(16)]
     pods = {name: node.pod(name) for name in names}

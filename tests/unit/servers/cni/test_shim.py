@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from build_backend import cni_shim
+from meshd.servers.cni.question import VERSIONS
 
 HEADER = struct.Struct(">II")
 ADD = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "TRACEPARENT": "00-1-2-01"}
@@ -140,6 +141,12 @@ def test_an_agent_that_does_not_answer_is_an_error_that_names_the_socket(
     assert said["msg"] == f"the meshd agent does not answer at {path}"
     assert said["details"]
     assert done.returncode == 1
+
+
+def test_version_names_what_the_agent_understands_and_needs_no_agent(run: Run) -> None:
+    done = run(b'{"cniVersion":"0.4.0"}', CNI_COMMAND="VERSION")
+    assert json.loads(done.stdout) == {"cniVersion": VERSIONS[-1], "supportedVersions": list(VERSIONS)}
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("bad", ["relative.sock", "/" + "x" * 108, "/a\\u0041", "/a\\"])
