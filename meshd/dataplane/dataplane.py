@@ -118,11 +118,12 @@ class Dataplane:
             opened.loaded.maps["connections"],
             self.netns,
             self.reconciler.served,
+            self.delta.observed["frontends"],
             wait_for_programs,
         )
         self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s)
         self.sweeper = Sweeper(
-            mesh, self.delta, self.held, opened.layouts, self.maps, self.retired, self._close_strangers
+            mesh, self.delta, self.held, opened.layouts, self.maps, self.retired, self.closer.look_at_all
         )
         self._links: dict[str, Link] = {}
 
@@ -205,14 +206,6 @@ class Dataplane:
 
     def _lost(self, frontends: Mapping[bytes, ServedFrontend]) -> None:
         self.closer.look_at(frontends)
-
-    def _close_strangers(self) -> None:
-        """Backends may have gone while no agent ran: look at the records of all frontends once."""
-        served = self.reconciler.served
-        unknown = ServedFrontend("", (), close_tcp=False)
-        size = self.layouts.endpoint.size
-        frontends = {value[8 : 8 + size] for _, value in self.opened.loaded.maps["connections"].items()}
-        self.closer.look_at({frontend: served.get(frontend, unknown) for frontend in frontends})
 
     async def _keep_attached(self) -> None:
         """A hook that somebody took off is put on again."""

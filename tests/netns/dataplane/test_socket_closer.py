@@ -10,6 +10,8 @@ from dataclasses import replace
 import pytest
 
 from meshd.dataplane.dataplane import Dataplane
+from meshd.dataplane.socket_closer import Stale
+from meshd.errors import RowsFailed
 from meshd.model import Backend, Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import Mesh
 from tests.netns.dataplane.node import (
@@ -176,3 +178,70 @@ async def test_records_go_with_their_sockets(node: Node) -> None:
             for each in made:
                 each.close()
             assert dict(connections.items()) == {}
+
+
+async def test_a_workload_that_leaves_while_its_sockets_are_looked_at_ends_nothing_else(node: Node) -> None:
+    with serving(node, GONE, STAYS):
+        async with node.agent() as dataplane:
+            node.mesh.replace("manifests", [service(), backends(backend(GONE), backend(STAYS))])
+            await node.settle()
+            await connected_to(node, VIP4, GONE)
+            # Its netlink socket is closed, as by a DEL that comes between the look and the end of the socket.
+            dataplane.netns._open["pods/client"].diag.close()
+            node.mesh.apply("manifests", [backends(backend(STAYS))])
+            async with asyncio.timeout(5):
+                while not dataplane.closer.failed:
+                    await asyncio.sleep(0.001)
+            await node.settle(node.mesh.apply("manifests", [backends(backend(GONE))]))
+            assert node.ask(VIP4) == GONE
+
+
+async def test_a_service_that_could_not_be_planned_at_the_start_keeps_its_sockets(node: Node) -> None:
+    thief = Service(
+        ServiceName("default", "a-thief"),
+        "manifests",
+        (Frontend(parse_address(OTHER_VIP), 53, Protocol.UDP, "dns"),),
+    )
+    taken = Frontend(parse_address(OTHER_VIP), 53, Protocol.UDP, "dns")
+    with serving(node, STAYS):
+        async with node.agent():
+            node.mesh.replace("manifests", [service(), backends(backend(STAYS))])
+            await node.settle()
+            kept = await connected_to(node, VIP4, STAYS)
+        node.mesh = Mesh()
+        node.mesh.listing("manifests")
+        async with node.agent() as dataplane:
+            refused = service(frontends=(*service().frontends, taken))
+            node.mesh.replace("manifests", [thief, refused, backends(backend(STAYS))])
+            with pytest.raises(RowsFailed):
+                await node.settle()
+            async with asyncio.timeout(5):
+                while not dataplane.closer.rounds:
+                    await asyncio.sleep(0.001)
+            assert is_open(kept)
+
+
+async def test_a_socket_that_moved_on_to_another_service_survives(node: Node) -> None:
+    other = ServiceName("default", "other")
+    frontend = Frontend(parse_address(OTHER_VIP), 53, Protocol.UDP, "dns")
+    with serving(node, GONE, STAYS):
+        async with node.agent() as dataplane:
+            node.mesh.replace(
+                "manifests",
+                [
+                    service(),
+                    backends(backend(GONE), backend(STAYS)),
+                    Service(other, "manifests", (frontend,)),
+                    replace(backends(backend(GONE)), service=other),
+                ],
+            )
+            await node.settle()
+            moved = await connected_to(node, VIP4, GONE)
+            connections = dataplane.opened.loaded.maps["connections"]
+            ((key, value),) = connections.items()
+            moved.connect((OTHER_VIP, 53))
+            # What a look found, a moment ago.
+            record = dataplane.layouts.connection.decode(value)
+            stale = [Stale(key, value, "default/rebel-base")]
+            await dataplane.closer.close(record.netns_cookie, record.backend, stale)
+            assert is_open(moved)
