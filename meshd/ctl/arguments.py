@@ -65,6 +65,7 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     add_readers(commands)
     add_services(commands)
     add_backends(commands)
+    add_cni(commands)
     add_tools(commands)
     for name, help_text in EXTRAS.items():
         extra = commands.add_parser(name, help=help_text)
@@ -229,6 +230,38 @@ def add_backends(commands: Commands) -> None:
     add_service_name(delete)
     delete.add_argument("addresses", nargs="+", metavar="ADDRESS")
     delete.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
+
+
+def add_cni(commands: Commands) -> None:
+    """The commands of ``cni``. They work on files and need no agent."""
+    actions = add_group(commands, "cni", "make the container runtime of this machine use meshd")
+    install = actions.add_parser("install", help="plugin and configuration where the runtime looks")
+    install.add_argument(
+        "--cni-version",
+        choices=("0.3.1", "0.4.0", "1.0.0", "1.1.0"),
+        help="default: the newest that the runtime takes",
+    )
+    install.add_argument(
+        "--chained",
+        action="store_true",
+        help="after the plugins in force: they connect pods, meshd translates services",
+    )
+    uninstall = actions.add_parser("uninstall", help="back to what was in force before")
+    uninstall.add_argument(
+        "--leave-running", action="store_true", help="although pods of meshd run; their interfaces stay"
+    )
+    status = actions.add_parser("status", help="what is installed, and what is in force")
+    for name, parser in (("install", install), ("uninstall", uninstall), ("status", status)):
+        parser.set_defaults(run=f"meshd.ctl.cni:{name}")
+        parser.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            default=Path("/etc/meshd/config.yaml"),
+            help="the agent's configuration (default: %(default)s)",
+        )
+        parser.add_argument("--conf-dir", type=Path, metavar="DIR", help="default: cni.confDir")
+        parser.add_argument("--bin-dir", type=Path, metavar="DIR", help="default: cni.binDir")
 
 
 def add_tools(commands: Commands) -> None:

@@ -78,12 +78,12 @@ def make(host: Netns, attachment: Attachment, mtu: int) -> None:
     """
     pair = ends(attachment.key)
     with Netns.open(Path(attachment.netns)) as pod:
-        in_netns(host, f"link {pair.host_name}", lambda route: _make_pair(route, pair, attachment, pod, mtu))
+        what = f"link {pair.host_name}"
+        in_netns(host, what, lambda route: _make_pair(route, pair, attachment, pod, mtu))
         try:
             in_netns(pod, f"link {attachment.ifname}", lambda route: _configure_pod(route, pair, attachment))
-            in_netns(host, f"link {pair.host_name}", lambda route: _configure_host(route, pair, attachment))
         except KernelError:
-            in_netns(host, f"link {pair.host_name}", lambda route: _delete(route, pair.host_name))
+            in_netns(host, what, lambda route: _delete(route, pair.host_name))
             raise
 
 
@@ -99,6 +99,11 @@ def _make_pair(route: Any, pair: Ends, attachment: Attachment, pod: Netns, mtu: 
         # Of this container and interface there is a pair already: with the host's end the pod's goes too.
         _delete(route, pair.host_name)
         add()
+    try:
+        _configure_host(route, pair, attachment)
+    except Exception:
+        _delete(route, pair.host_name)
+        raise
 
 
 def _configure_host(route: Any, pair: Ends, attachment: Attachment) -> None:
@@ -215,8 +220,7 @@ def _wrong_in_pod(route: Any, attachment: Attachment) -> Iterator[str]:
         defaults = route.get_routes(family=family(each), oif=link["index"], dst_len=0)
         if not any(item.get("gateway") == gateway for item in defaults):
             yield f"{name} has no default route through {gateway}"
-        neighbours = route.get_neighbours(family=family(each), ifindex=link["index"])
-        if not any((n.get("dst"), n.get("lladdr")) == (gateway, pair.host_mac) for n in neighbours):
+        if _neighbour(route, link["index"], family(each), gateway) != pair.host_mac:
             yield f"{name} has no neighbour {gateway} at {pair.host_mac}"
 
 
@@ -232,8 +236,7 @@ def _wrong_on_host(route: Any, attachment: Attachment) -> Iterator[str]:
         text = format_address(address)
         if _way_to(route, address) != link["index"]:
             yield f"the node has no route to {text} through {pair.host_name}"
-        neighbours = route.get_neighbours(family=family(address), ifindex=link["index"])
-        if not any((n.get("dst"), n.get("lladdr")) == (text, pair.mac) for n in neighbours):
+        if _neighbour(route, link["index"], family(address), text) != pair.mac:
             yield f"{pair.host_name} has no neighbour {text} at {pair.mac}"
 
 
@@ -243,6 +246,14 @@ def _way_to(route: Any, address: Address) -> int | None:
     options = {"family": family(address), "dst": format_address(address)}
     _done(lambda: found.extend(route.route("get", **options)), errno.ENETUNREACH)
     return next((item.get("oif") for item in found), None)
+
+
+def _neighbour(route: Any, index: int, family_: int, address: str) -> str | None:
+    """The link address of ``address`` on a link. Asked for alone: a node's whole table takes long to read."""
+    found: list[Any] = []  # Any: pyroute2's messages have no types
+    options = {"family": family_, "dst": address, "ifindex": index}
+    _done(lambda: found.extend(route.neigh("get", **options)), errno.ENOENT)
+    return next((str(item.get("lladdr")) for item in found), None)
 
 
 def _link(route: Any, name: str) -> Any:
