@@ -11,4 +11,10 @@ and e2e need root, BPF and cgroup v2 by themselves (``tests/gate/left_out.py``).
 
 from __future__ import annotations
 
+import signal
+
 pytest_plugins = ("tests.gate.left_out", "tests.gate.left_behind")
+
+# A shell's background job ignores SIGINT, and so would everything that a test starts and means to interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
