@@ -82,13 +82,15 @@ def make(host: Netns, attachment: Attachment, mtu: int) -> None:
         in_netns(host, what, lambda route: _make_pair(route, pair, attachment, pod, mtu))
         try:
             in_netns(pod, f"link {attachment.ifname}", lambda route: _configure_pod(route, pair, attachment))
-        except KernelError:
+        except (KernelError, OSError):
             in_netns(host, what, lambda route: _delete(route, pair.host_name))
             raise
 
 
 def _make_pair(route: Any, pair: Ends, attachment: Attachment, pod: Netns, mtu: int) -> None:
     """Any: pyroute2 has no types."""
+    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - as in meshd.kernel.netlink
+
     peer = {"ifname": attachment.ifname, "net_ns_fd": pod.fd, "address": pair.mac, "mtu": mtu}
     ours = {"kind": "veth", "address": pair.host_mac, "mtu": mtu, "group": ATTACHED_GROUP, "state": "up"}
 
@@ -101,7 +103,7 @@ def _make_pair(route: Any, pair: Ends, attachment: Attachment, pod: Netns, mtu: 
         add()
     try:
         _configure_host(route, pair, attachment)
-    except Exception:
+    except (NetlinkError, OSError):
         _delete(route, pair.host_name)
         raise
 

@@ -38,7 +38,7 @@ class Runtime:
         self.conflist.write_text(json.dumps({"cniVersion": version, "name": "mesh", "plugins": [plugin]}))
 
     def ask(self, *words: str) -> subprocess.CompletedProcess[str]:
-        command = [self.program, self.conflist, self.plugins, self.cache, *words]
+        command: list[str | Path] = [self.program, self.conflist, self.plugins, self.cache, *words]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
