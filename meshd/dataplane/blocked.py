@@ -29,15 +29,15 @@ class Blocked:
     def discard(self, key: PlanKey) -> None:
         """``key`` waits no more: it was written, or failed for another reason."""
         reason = self._waits.pop(key, None)
-        if reason is not None:
-            del self._waiters(reason)[key]
+        if reason is None:
+            return
+        del self._waiters(reason)[key]
+        if isinstance(reason, RowTaken) and not self._by_owner[reason.owner]:
+            del self._by_owner[reason.owner]
 
-    def by(self, owner: PlanKey) -> list[PlanKey]:
-        """Who waits for a row of ``owner``; they wait no more."""
-        found = list(self._by_owner.pop(owner, ()))
-        for key in found:
-            del self._waits[key]
-        return found
+    def on(self, owner: PlanKey) -> list[PlanKey]:
+        """Who waits for a row of ``owner``."""
+        return list(self._by_owner.get(owner, ()))
 
     def fitting(self, free: Mapping[str, int]) -> Iterator[PlanKey]:
         """Those that the ``free`` entries (by map) suffice for, in the order in which they were refused."""

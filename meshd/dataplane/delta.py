@@ -55,10 +55,15 @@ class Delta:
         """Make ``rows`` what ``key`` wants; the writes that lead there from what the kernel holds.
 
         Raises:
-            RowTaken: another key owns one of the rows. Nothing of ``rows`` is taken over; what ``key`` had stays.
+            RowTaken: another key owns one of the rows. Nothing of ``rows`` is taken over; what ``key`` had stays, but
+                another key may have those of its contested rows that are not in ``rows``.
             MapFull: a map has no room for all of them. They are wanted from now on, but nothing may be written.
         """
-        self._refuse_taken(key, rows)
+        try:
+            self._refuse_taken(key, rows)
+        except RowTaken:
+            self._disown(key, rows)
+            raise
         writes = Writes()
         for name, wanted in rows.items():
             observed = self.observed[name]
@@ -70,6 +75,15 @@ class Delta:
         else:
             self._desired.pop(key, None)
         return writes
+
+    def _disown(self, key: PlanKey, rows: Rows) -> None:
+        """Two services that exchange their frontends would wait for each other for ever."""
+        desired = self._desired.get(key, {})
+        for name in self._contested & desired.keys():
+            for row in desired[name].keys() - rows.get(name, {}).keys():
+                del desired[name][row]
+                del self._owner[name][row]
+                self._left.setdefault(key, {}).setdefault(name, set()).add(row)
 
     def _let_go(self, key: PlanKey, rows: Rows) -> dict[str, set[bytes]]:
         """Rows in the kernel that ``key`` wanted since it was last written, and that ``rows`` lack."""

@@ -69,6 +69,7 @@ class Reconciler:
         self._blocked = Blocked()
         # Waiting for retired rows to go, and not reported as failed.
         self._awaiting_room: set[PlanKey] = set()
+        # Put off once already, to the end of the queue; until reported, so that nobody puts off for ever.
         self._last: set[PlanKey] = set()
         self._attempts: dict[PlanKey, tuple[int, float]] = {}
         self._served_by_key: dict[PlanKey, dict[bytes, ServedFrontend]] = {}
@@ -147,14 +148,13 @@ class Reconciler:
         else:
             self._blocked.discard(key)
             turn.stage(key, plan, writes, self._delta)
-        for follower in self._blocked.by(key):
+        for follower in self._blocked.on(key):
             if follower not in turn.staged and follower not in turn.outcomes:
                 self._stage(follower, turn)
 
     def _gives_up_too_early(self, key: PlanKey, plan: Plan) -> bool:
         """Whether somebody in the queue may want what ``key`` gives up: then it is planned once more, after them."""
         if key in self._last or not self._queue or not self._delta.gives_up(key, plan.rows):
-            self._last.discard(key)
             return False
         self._last.add(key)
         self._queue[key] = None
@@ -199,6 +199,7 @@ class Reconciler:
             self._closing(lost)
 
     def _report(self, key: PlanKey, error: Exception | None) -> None:
+        self._last.discard(key)
         if error is None:
             self._attempts.pop(key, None)
         else:

@@ -160,3 +160,15 @@ async def test_a_workload_whose_namespace_is_missing_is_reported_and_tried_again
         with pytest.raises(RowsFailed, match="network namespace"):
             await node.mesh.settled(revision)
         await node.settle(node.mesh.apply("manifests", [node.workload("lost", socket_lb=False)]))
+
+
+async def test_three_services_may_change_places(node: Node) -> None:
+    vips = ["10.96.0.20", "10.96.0.21", "10.96.0.22"]
+    async with node.agent() as dataplane:
+        first = [each for n, vip in enumerate(vips) for each in other(f"service-{n}", vip)]
+        await node.settle(node.mesh.replace("manifests", first))  # type: ignore[arg-type]
+        before = dataplane.maps["frontends"].count()
+        then = [each for n, vip in enumerate(vips[1:] + vips[:1]) for each in other(f"service-{n}", vip)]
+        await node.settle(node.mesh.replace("manifests", then))  # type: ignore[arg-type]
+        assert dataplane.maps["frontends"].count() == before
+        await nothing_unwanted(dataplane)
