@@ -24,6 +24,7 @@ from meshd.dataplane.socket_lb import CONTESTED, MAPS, RETIRED, Planner
 from meshd.dataplane.sweep import Sweeper
 from meshd.dataplane.workload_netns import WorkloadNetns
 from meshd.dataplane.writer import Writer
+from meshd.errors import KernelError
 from meshd.kernel.btf import Btf
 from meshd.kernel.links import Link
 from meshd.kernel.object import BpfObject, Loaded
@@ -211,11 +212,19 @@ class Dataplane:
         """A hook that somebody took off is put on again."""
         while True:
             await asyncio.sleep(self._config.audit_interval_s)
-            missing = [name for name, on in self.hooks().items() if not on and name in self._links]
-            if missing and self.cgroup is not None:
-                log.warning("hooks were taken off and are put on again", hooks=missing)
-                self.auditor.repaired["links"] += len(missing)
-                self.attach(self.cgroup)
+            try:
+                self._attach_missing()
+            except (KernelError, OSError) as error:  # OSError: the cgroup is gone
+                log.error(
+                    "hooks are not on, and cannot be put on", cgroup=str(self.cgroup), reason=str(error)
+                )
+
+    def _attach_missing(self) -> None:
+        missing = [name for name, on in self.hooks().items() if not on and name in self._links]
+        if missing and self.cgroup is not None:
+            log.warning("hooks were taken off and are put on again", hooks=missing)
+            self.attach(self.cgroup)
+            self.auditor.repaired["links"] += len(missing)
 
 
 def find_workload(mesh: Mesh, name: str) -> Workload | None:

@@ -87,8 +87,9 @@ class Mesh:
         self._sources: dict[str, SourceStatus] = {}
         self._dirty: dict[PlanKey, int] = {}
         self._pending: dict[PlanKey, int] = {}
+        # Monotonic time since when each of them waits, the oldest first.
+        self._since_s: dict[PlanKey, float] = {}
         self._failed: dict[PlanKey, Exception] = {}
-        self._waiting_since_s: float | None = None
         self._moved = asyncio.Event()
         self._observers: list[Callable[[str, list[Object], list[tuple[type, Hashable]]], None]] = []
 
@@ -232,12 +233,12 @@ class Mesh:
             self._failed.pop(key, None)
         else:
             self._failed[key] = error
+        self._since_s.pop(key, None)
         if key in self._dirty:  # changed again while it was written
             self._pending[key] = self._dirty[key]
+            self._since_s[key] = time.monotonic()
         else:
             self._pending.pop(key, None)
-        if not self._pending:
-            self._waiting_since_s = None
         self._wake()
 
     @property
@@ -261,8 +262,8 @@ class Mesh:
 
     @property
     def waiting_since_s(self) -> float | None:
-        """Monotonic time since when something that has not failed waits for the kernel; None: nothing does."""
-        return self._waiting_since_s
+        """Monotonic time since when the oldest change waits for the kernel; None: nothing does."""
+        return next(iter(self._since_s.values()), None)
 
     @property
     def pending(self) -> int:
@@ -352,8 +353,8 @@ class Mesh:
         # The first revision that is not in the kernel yet, so that nobody who waits for it is told too early.
         self._dirty.setdefault(key, revision)
         self._pending.setdefault(key, revision)
-        if self._waiting_since_s is None:
-            self._waiting_since_s = time.monotonic()
+        if key not in self._since_s:
+            self._since_s[key] = time.monotonic()
 
     def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
         match value:

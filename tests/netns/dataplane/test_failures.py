@@ -10,6 +10,7 @@ import pytest
 from meshd.config import Maps
 from meshd.dataplane.delta import RowTaken
 from meshd.errors import MapFull, RowsFailed
+from meshd.kernel import cgroup
 from meshd.model import Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import PlanKey
 from tests.netns.dataplane.node import (
@@ -172,3 +173,18 @@ async def test_three_services_may_change_places(node: Node) -> None:
         await node.settle(node.mesh.replace("manifests", then))  # type: ignore[arg-type]
         assert dataplane.maps["frontends"].count() == before
         await nothing_unwanted(dataplane)
+
+
+async def test_an_agent_whose_cgroup_was_removed_says_so_and_goes_on(node: Node) -> None:
+    child = node.cgroup / "child"
+    cgroup.create(child)
+    async with node.agent(audit_interval_s=0.01) as dataplane:
+        dataplane.attach(child)
+        cgroup.remove_tree(child)
+        audits = dataplane.auditor.audits
+        async with asyncio.timeout(5):
+            while dataplane.auditor.audits < audits + 3:
+                await asyncio.sleep(0.01)
+        node.mesh.replace("manifests", [service(), backends(backend(BACKENDS4[0]))])
+        async with asyncio.timeout(5):
+            await node.settle()

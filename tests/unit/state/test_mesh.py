@@ -123,6 +123,23 @@ async def test_a_failed_row_is_told_to_whoever_waits_for_it_and_to_nobody_else()
     await mesh.settled(revision, [KEY])
 
 
+def test_the_lag_is_that_of_the_oldest_change_that_still_waits() -> None:
+    mesh = Mesh()
+    mesh.apply("manifests", [service()])
+    first = mesh.waiting_since_s
+    assert first is not None
+    mesh.take_changes()
+    mesh.apply("manifests", [Service(ServiceName("default", "b"), "manifests")])
+    assert mesh.waiting_since_s == first
+    mesh.report(KEY, None)
+    since = mesh.waiting_since_s
+    assert since is not None
+    assert since > first
+    mesh.take_changes()
+    mesh.report(PlanKey("service", "default/b"), None)
+    assert mesh.waiting_since_s is None
+
+
 def test_a_source_is_complete_after_its_first_list_and_stays_so_when_it_goes_stale() -> None:
     mesh = Mesh()
     mesh.listing("cluster:a")
