@@ -23,8 +23,8 @@ from meshd.state.mesh import Mesh, Object
 log = structlog.get_logger(__name__)
 
 FLUSH_S = 0.2
-# Objects of a change that is written before anything else happens: some tens of microseconds.
-SMALL_CHANGE = 16
+# Objects of a change that is written before anything else happens: some 10 us each. Sources hand over larger lists in parts.
+SMALL_CHANGE = 1024
 # After a failed write; the disk may be full for long.
 RETRY_S = 5.0
 
