@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Pod packets carried by TC programs: the maps between the agent and the programs in pod_network.bpf.c.
+ *
+ * Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d, so that both families share every lookup.
+ */
+#pragma once
+
+#include <linux/bpf.h>
+#include <linux/types.h>
+#include <bpf/bpf_helpers.h>
+
+struct address {
+	__u8 bytes[16];
+};
+
+enum pod_flag {
+	POD_VIA_STACK = 1, /* the host's stack does something to its packets (a bandwidth limit): never around it */
+	POD_OBSERVED = 2,  /* another plugin made its interface: services are translated, nothing else is touched */
+};
+
+/* An address of a pod of this node. `ifindex` is the host's end of its link; 0 in no row. */
+struct pod {
+	__u64 netns_cookie;
+	__u32 ifindex;
+	__u32 identity; /* 24 bits, what it is in a tunnel */
+	enum pod_flag flags;
+	__u8 mac[6]; /* the pod's end */
+	__u8 host_mac[6];
+};
+
+enum destination_kind {
+	DESTINATION_WORLD,	/* outside the cluster: masqueraded. The same as no row */
+	DESTINATION_HOST,	/* an address of this node */
+	DESTINATION_LOCAL_PODS, /* a pod CIDR of this node */
+	DESTINATION_NATIVE,	/* reached by plain routing, under the pod's own address */
+	DESTINATION_TUNNEL,	/* pods behind `tunnel` */
+	DESTINATION_NODE,     /* an address of a node that is reached by plain routing, and whose pods are behind `tunnel` */
+	DESTINATION_EXCLUDED, /* outside the cluster, and not masqueraded by configuration */
+	DESTINATION_STACK,    /* left to the host's stack by configuration */
+};
+
+struct destination_key {
+	__u32 prefix_length; /* of the 128 bits; 96 + n for IPv4 */
+	struct address address;
+};
+
+/* `tunnel`: the address of the node at the other end, for DESTINATION_TUNNEL and DESTINATION_NODE; else zero.
+ * `identity_first`..`identity_last`: what workloads of its cluster may be in the tunnel. `source`: a number of `sources`.
+ */
+struct destination {
+	struct address tunnel;
+	enum destination_kind kind;
+	__u32 identity_first;
+	__u32 identity_last;
+	__u32 source;
+};
+
+/* A device that leads out of the node, by ifindex. Zero: it has no address of that family to masquerade with. */
+struct uplink {
+	struct address v4;
+	struct address v6;
+};
+
+struct pod_network_settings {
+	struct address node_v4; /* this node's own address in the cluster, zero: none */
+	struct address node_v6;
+	__u32 tunnel_ifindex; /* 0: no tunnel */
+	__u32 pad;
+};
+
+/* One direction of a flow, ports in network order; for ICMP echo both ports are the identifier, else 0.
+ * As a key it is in canonical order (the smaller endpoint is the source), so that both directions find one entry.
+ */
+struct tuple {
+	struct address source;
+	struct address destination;
+	__be16 source_port;
+	__be16 destination_port;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+enum flow_flag {
+	FLOW_REVERSED = 1, /* the initiator is the destination of the canonical key */
+	FLOW_ALIAS =
+		2, /* the key is the translated side of a flow; `other` is the tuple of its entry, as the initiator sends */
+	FLOW_TRANSLATED = 4, /* `other` is what the initiator's packets become */
+	FLOW_VIA_STACK = 8,  /* the first packet came through the host's stack: every packet stays on it */
+	FLOW_REPLIED = 16,
+	FLOW_MASQUERADED = 32, /* `other` has another source */
+	FLOW_SERVICE = 64,     /* `other` has another destination */
+	FLOW_FIN_INITIATOR = 128,
+	FLOW_FIN_RESPONDER = 256,
+	FLOW_RESET = 512,
+};
+
+/* `owner`: the pod of this node whose quota it counts against, zero: none. */
+struct flow {
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse, renewed about once a second */
+	struct tuple other;
+	struct address owner;
+	enum flow_flag flags;
+};
+
+struct fragment_key {
+	struct address source;
+	struct address destination;
+	__u32 identification;
+	__u8 protocol;
+	__u8 pad[3];
+};
+
+struct fragment_ports {
+	__be16 source_port;
+	__be16 destination_port;
+};
+
+enum pod_network_event {
+	POD_NETWORK_TO_POD, /* handed to a pod of this node, past the host's stack */
+	POD_NETWORK_TO_UPLINK,
+	POD_NETWORK_TO_TUNNEL,
+	POD_NETWORK_TO_STACK,
+	POD_NETWORK_FLOWS_CREATED,
+	POD_NETWORK_FLOWS_REFUSED,
+	POD_NETWORK_NEIGHBOUR_ANSWERED,
+	POD_NETWORK_EVENTS,
+};
+
+/* Written by the agent, one row for each address of each pod of this node. Missing: no pod of this node. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, struct pod);
+} pods SEC(".maps") __weak;
+
+/* Written by the agent. Missing: the world. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct destination_key);
+	__type(value, struct destination);
+} destinations SEC(".maps") __weak;
+
+/* Written by the agent. Missing: no packet is redirected to that device. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 256);
+	__type(key, __u32);
+	__type(value, struct uplink);
+} uplinks SEC(".maps") __weak;
+
+/* Written by the agent, one entry. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct pod_network_settings);
+} pod_network_settings SEC(".maps") __weak;
+
+/* Flows that were answered. Written by the programs, expired by pod_network_expire. Not LRU: nobody pushes them out. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 262144);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+} flows SEC(".maps") __weak;
+
+/* Flows that were not answered yet: they push out each other, never one of `flows`. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 65536);
+	__type(key, struct tuple);
+	__type(value, struct flow);
+} new_flows SEC(".maps") __weak;
+
+/* How many flows a pod of this node began that are not over: counted by the programs, set right by pod_network_expire. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, __u64);
+} pod_flows SEC(".maps") __weak;
+
+/* The ports of fragmented packets, from their first fragment, for the later ones. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 8192);
+	__type(key, struct fragment_key);
+	__type(value, struct fragment_ports);
+} fragments SEC(".maps") __weak;
+
+/* Counted by the programs, summed by the agent; index: enum pod_network_event. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, POD_NETWORK_EVENTS);
+	__type(key, enum pod_network_event);
+	__type(value, __u64);
+} pod_network_events SEC(".maps") __weak;
