@@ -13,7 +13,7 @@ from pathlib import Path
 
 import structlog
 
-from meshd.dataplane import node_forwarding, pod_links
+from meshd.dataplane.pod_network import links, node_forwarding
 from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
@@ -77,33 +77,33 @@ class PodNetwork:
         Raises:
             KernelError: refused; nothing is left of it.
         """
-        name = pod_links.ends(attachment.key).host_name
+        name = links.ends(attachment.key).host_name
         if name in self._doomed:
             async with self._sweeping:
                 self._doomed.discard(name)
-        await asyncio.to_thread(pod_links.make, self._host, attachment, self._mtu)
+        await asyncio.to_thread(links.make, self._host, attachment, self._mtu)
         return await self.interface(attachment)
 
     async def interface(self, attachment: Attachment) -> PodInterface:
         """What :meth:`attach` answers."""
-        ends = pod_links.ends(attachment.key)
-        return PodInterface(ends.host_name, ends.host_mac, ends.mac, self._mtu, pod_links.GATEWAYS)
+        ends = links.ends(attachment.key)
+        return PodInterface(ends.host_name, ends.host_mac, ends.mac, self._mtu, links.GATEWAYS)
 
     def forget(self, key: AttachmentKey) -> None:
         """The pair goes with the next sweep."""
-        self._doomed.add(pod_links.ends(key).host_name)
+        self._doomed.add(links.ends(key).host_name)
         self._changed.set()
 
     async def wrong(self, attachment: Attachment) -> Sequence[str]:
         """In what the kernel differs from what was made, as phrases."""
-        return await asyncio.to_thread(pod_links.wrong, self._host, attachment)
+        return await asyncio.to_thread(links.wrong, self._host, attachment)
 
     async def alive(self, known: Callable[[], Iterable[Attachment]]) -> Sequence[Attachment]:
         """Those of ``known()`` whose namespace and, if it is ours, link are there. Links of nobody known go soon."""
-        links = await asyncio.to_thread(pod_links.attached, self._host)
+        there = await asyncio.to_thread(links.attached, self._host)
         # Asked after the look: whoever has a link was known before he got it.
         attachments = list(known())
-        strangers = links - {pod_links.ends(each.key).host_name for each in attachments}
+        strangers = there - {links.ends(each.key).host_name for each in attachments}
         if strangers - self._doomed:
             log.info("links of no known pod are deleted", links=len(strangers))
             self._doomed |= strangers
@@ -111,7 +111,7 @@ class PodNetwork:
         return [
             each
             for each in attachments
-            if is_there(each.netns) and (each.chained or pod_links.ends(each.key).host_name in links)
+            if is_there(each.netns) and (each.chained or links.ends(each.key).host_name in there)
         ]
 
     async def why_limited(self) -> str:
@@ -122,7 +122,7 @@ class PodNetwork:
         async with self._sweeping:
             names = sorted(self._doomed)
             try:
-                await asyncio.to_thread(pod_links.doom, self._host, names)
+                await asyncio.to_thread(links.doom, self._host, names)
             except KernelError as error:
                 log.warning("links of pods that are gone cannot be deleted, retrying", reason=str(error))
                 asyncio.get_running_loop().call_later(RETRY_S, self._changed.set)
