@@ -27,7 +27,11 @@ LAB = {
     "iproute2": "ip and ss, for whoever looks into a lab",
     "procps": "sysctl and ps",
 }
-BASELINES = {"nftables": "service rules as kube-proxy writes them", "iptables": "the same in its older mode"}
+BASELINES = {
+    "nftables": "service rules as kube-proxy writes them",
+    "iptables": "the same in its older mode",
+    "containernetworking-plugins": "what other CNI plugins cost, and portmap, bandwidth and tuning to be chained with",
+}
 TESTS = {
     "etcd-client": "etcdctl, to judge our client by another",
     "iperf3": "bulk traffic",
