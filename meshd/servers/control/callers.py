@@ -21,6 +21,7 @@ import structlog
 
 from meshd.config import Role as RoleNames
 from meshd.errors import MeshError, NotAllowed, ReaderTooSlow
+from meshd.servers.control.unix_callers import caller_name
 from meshd.servers.errors import answer
 
 log = structlog.get_logger(__name__)
@@ -77,7 +78,7 @@ NEEDS = {
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """``name`` is "unix" or the certificate's name; over a Unix socket gRPC knows neither process nor user."""
+    """``name``: user and process at the other end of the Unix socket, or the certificate's name."""
 
     name: str
     role: Role
@@ -94,8 +95,9 @@ def current_caller() -> Caller:
 
 def caller_of(context: Context, names: RoleNames) -> Caller:
     """Who is at the other end of the connection."""
-    if context.peer().startswith("unix:"):
-        return Caller("unix", Role.ADMIN)
+    local = caller_name(context.peer())
+    if local is not None:
+        return Caller(local, Role.ADMIN)
     identity = context.auth_context()
     common = [value.decode(errors="replace") for value in identity.get("x509_common_name", ())]
     dns = [value.decode(errors="replace") for value in identity.get("peer_dns", ())]

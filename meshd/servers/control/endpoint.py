@@ -16,12 +16,9 @@ import structlog
 
 from meshd.config import Tls
 from meshd.errors import ConfigError
+from meshd.servers.control.unix_callers import inner_path, make_inner_directory
 
 log = structlog.get_logger(__name__)
-
-# The process and its group: whoever may open the socket may do everything.
-SOCKET_MODE = 0o660
-UMASK = 0o777 & ~SOCKET_MODE
 
 
 @contextmanager
@@ -70,19 +67,16 @@ def answers(path: Path) -> bool:
 
 
 def listen_unix(server: grpc.aio.Server, path: Path) -> None:
-    """Let ``server`` listen at ``path``, mode 0660.
+    """Let ``server`` answer what :mod:`meshd.servers.control.unix_callers` accepts at ``path``.
 
     Raises:
         ConfigError: it cannot be bound.
     """
-    # The mode must be right from the first instant, and gRPC has no option for it.
-    before = os.umask(UMASK)
+    make_inner_directory(path)
     try:
-        server.add_insecure_port(f"unix:{path}")
+        server.add_insecure_port(f"unix:{inner_path(path)}")
     except RuntimeError as error:
         raise ConfigError(f"control socket {path} cannot be bound: {error}") from error
-    finally:
-        os.umask(before)
 
 
 def listen_tls(server: grpc.aio.Server, address: str, tls: Tls) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import grpc.aio
 import structlog
@@ -33,6 +34,7 @@ from meshd.servers.control.maps import Maps
 from meshd.servers.control.nodes import Clusters, Nodes
 from meshd.servers.control.services import Services
 from meshd.servers.control.status import Status
+from meshd.servers.control.unix_callers import accepted
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh
 
@@ -108,7 +110,8 @@ class ControlServer:
         Raises:
             ConfigError: the socket is in use, or something else of the configuration cannot be had.
         """
-        with reserved(self._config.socket):
+        async with AsyncExitStack() as held:
+            held.enter_context(reserved(self._config.socket))
             server = grpc.aio.server(
                 interceptors=[self._gate],
                 options=OPTIONS,
@@ -119,6 +122,7 @@ class ControlServer:
                 await self._listen(server)
                 for name in ("", *NAMES):
                     await state.set(name, health_pb2.HealthCheckResponse.SERVING)
+                await held.enter_async_context(accepted(self._config.socket))
                 self.listening.set()
                 await self._changes.run()
             finally:

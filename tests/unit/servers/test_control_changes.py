@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable
 from pathlib import Path
 from typing import TypeVar
@@ -300,8 +301,9 @@ async def test_every_change_is_logged_with_who_made_it(tmp_path: Path) -> None:
     made = [
         (line["event"], line["service"], line["caller"], line["role"]) for line in logs if "caller" in line
     ]
+    caller = f"uid {os.getuid()} pid {os.getpid()}"
     assert made == [
-        ("service applied", "default/web", "unix", "admin"),
-        ("backend applied", "default/web", "unix", "admin"),
-        ("service deleted", "default/web", "unix", "admin"),
+        ("service applied", "default/web", caller, "admin"),
+        ("backend applied", "default/web", caller, "admin"),
+        ("service deleted", "default/web", caller, "admin"),
     ]
