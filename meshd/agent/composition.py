@@ -102,7 +102,8 @@ class Agent:
         if self._config.manifests is not None:
             self._mesh.listing(MANIFESTS)
         known = {*dataplane.held.source_names.values(), *sources_in(journals)}
-        restored = snapshots.restore(only=[name for name in known if self._is_configured(name)])
+        held = set(dataplane.held.source_names.values())
+        restored = snapshots.restore([name for name in known if self._is_configured(name)], held)
         changes = Changes(self._mesh, journals)
         restored["api"] = changes.load()
         log.info("restored from journals", **{name: count for name, count in restored.items() if count})

@@ -6,6 +6,9 @@ A line of JSON is one put or one delete, in the order in which they happened:
     ["put","Service",{"name":["default","web"],...}]
     ["delete","Service",["api",["default","web"]]]
 
+    ["behind","",null]         newer changes than those above were made, and are not here yet
+    ["caught up","",null]      nothing is missing above
+
 Whoever must know that a change is on disk before he answers asks for ``durable``. A crash can leave half a line at the
 end: nobody was told that it is on disk, so it is cut off. A line in the middle that cannot be read is named and passed
 over. When most of the file is history it is written again from the objects that live, in slices that let the loop run.
@@ -47,6 +50,7 @@ KEYS: dict[type, Any] = {  # Any: type forms such as tuple[str, str] have no com
     Cluster: tuple[str, str],
 }
 KINDS = {kind.__name__: kind for kind in KEYS}
+BEHIND, CAUGHT_UP = "behind", "caught up"
 
 
 class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,6 +84,8 @@ class Journal:
         self._size_when_compacted = 0
         self._broken = False
         self._compacting = False
+        # Changes were made that are not in the file; `load` says what the file says.
+        self.is_behind = False
 
     def load(self) -> list[Object]:
         """The objects that lived when the last line was written; the file is ready to be appended to.
@@ -146,6 +152,20 @@ class Journal:
         except OSError as error:
             raise self._error(error) from error
 
+    def mark(self, *, behind: bool) -> None:
+        """Say in the file that changes are missing there from now on, or that none is; repeating it writes nothing.
+
+        Raises:
+            JournalError: it is not said.
+        """
+        if self.is_behind == behind:
+            return
+        try:
+            self._size += self._append(mark_line(behind=behind))
+        except OSError as error:
+            raise self._error(error) from error
+        self.is_behind = behind
+
     async def compact(self) -> None:
         """Write the file again with the objects that live; the old one stands until the new one is complete on disk.
 
@@ -170,6 +190,8 @@ class Journal:
             for start in range(0, len(live), SLICE_LINES):
                 size += write_all(file, b"".join(map(put_line, live[start : start + SLICE_LINES])))
                 await asyncio.sleep(0)
+            if self.is_behind:
+                size += write_all(file, mark_line(behind=True))
             await asyncio.to_thread(os.fsync, file)
             scratch.replace(self.path)
             await asyncio.to_thread(sync_directory, self.path.parent)
@@ -227,6 +249,9 @@ class Journal:
 
     def _replay(self, objects: dict[tuple[type, Hashable], Object], text: bytes) -> None:
         line = msgspec.json.decode(text, type=Line)
+        if line.operation in (BEHIND, CAUGHT_UP):
+            self.is_behind = line.operation == BEHIND
+            return
         kind = KINDS.get(line.kind)
         if kind is None:
             raise ValueError(f"unknown kind {line.kind!r}")
@@ -280,6 +305,11 @@ def put_line(value: Object) -> bytes:
 def delete_line(kind: type, key: Hashable) -> bytes:
     """The line that says that there is no ``kind`` of that key any more."""
     return msgspec.json.encode(["delete", kind.__name__, key]) + b"\n"
+
+
+def mark_line(*, behind: bool) -> bytes:
+    """The line that says whether changes are missing above it."""
+    return msgspec.json.encode([BEHIND if behind else CAUGHT_UP, "", None]) + b"\n"
 
 
 def write_all(file: int, data: bytes) -> int:

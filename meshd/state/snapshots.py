@@ -2,9 +2,10 @@
 
 One journal a source (``state/journal.py``), never waiting for the disk, since the source itself knows better as soon as it
 is reached. A small change is handed to the operating system before the kernel's maps follow it, so that an agent that is
-killed leaves no journal older than its maps; a large one is written behind the mesh, at most ``FLUSH_S`` later. The journal
-of source ``api`` is another matter: it is the only place where its objects are kept, so ``api`` writes its own, before it
-answers.
+killed leaves no journal older than its maps; a large one is written behind the mesh, at most ``FLUSH_S`` later, and until
+then the journal says of itself that it is behind: a start that finds newer maps in the kernel does not believe it. The
+journal of source ``api`` is another matter: it is the only place where its objects are kept, so ``api`` writes its own,
+before it answers.
 """
 
 from __future__ import annotations
@@ -48,14 +49,19 @@ class Snapshots:
         self._outdated: set[str] = set()
         # The source whose older changes are being written.
         self._writing = ""
+        # The source whose own lines the mesh tells us of: they are on disk already.
+        self._restoring = ""
         self._changed = asyncio.Event()
         mesh.observe(self._observe)
 
-    def restore(self, only: Collection[str] | None = None) -> dict[str, int]:
+    def restore(
+        self, only: Collection[str] | None = None, held: Collection[str] = frozenset()
+    ) -> dict[str, int]:
         """Put what the journals hold in force; source -> number of objects.
 
         ``only``: these sources (default: all that have a journal). Each is restored (Mesh.restore): what it said stands
-        until it has listed. A journal that cannot be read is logged and left out.
+        until it has listed. A journal that cannot be read is logged and left out, and so is one that was behind when its
+        agent was killed, if the kernel has kept rows of that source (``held``): they are newer, and stand.
         """
         restored: dict[str, int] = {}
         for source in sources_in(self._directory):
@@ -67,11 +73,15 @@ class Snapshots:
                 log.error("snapshot of a source cannot be read", source=source, reason=str(error))
                 del self._journals[source]
                 continue
+            if source in held and self._journals[source].is_behind:
+                log.warning("snapshot of a source is older than the kernel's rows, left out", source=source)
+                self._outdated.add(source)
+                self._mesh.listing(source)
+                continue
+            self._restoring = source
             self._mesh.restore(source, objects)
+            self._restoring = ""
             restored[source] = len(objects)
-        # The mesh told us of our own lines: they are on disk already.
-        for source in restored:
-            self._unwritten.pop(source, None)
         return restored
 
     async def run(self) -> None:
@@ -118,6 +128,8 @@ class Snapshots:
             deletes = [key for key, value in part.items() if value is None]
             await journal.write(puts, deletes, durable=False)
             await asyncio.sleep(0)
+        if source not in self._outdated and not self._unwritten.get(source):
+            journal.mark(behind=False)
         if source not in self._mesh.sources and not any(True for _ in self._live(source)):
             journal.remove()
             del self._journals[source]
@@ -137,7 +149,10 @@ class Snapshots:
             deletes = [key for key, value in unwritten.items() if value is None]
             try:
                 if unwritten:
-                    self._opened(source).write_now(puts, deletes)
+                    journal = self._opened(source)
+                    journal.write_now(puts, deletes)
+                    if source not in self._outdated:
+                        journal.mark(behind=False)
             except JournalError as error:
                 log.warning("snapshot of a source not written", source=source, reason=str(error))
 
@@ -150,7 +165,7 @@ class Snapshots:
         return self._mesh.objects_of(source)
 
     def _observe(self, source: str, puts: list[Object], deletes: list[tuple[type, Hashable]]) -> None:
-        if source in self._without:
+        if source in self._without or source == self._restoring:
             return
         unwritten = self._unwritten.setdefault(source, {})
         self._changed.set()
@@ -161,11 +176,11 @@ class Snapshots:
     def _write_now(self, source: str, puts: list[Object], deletes: list[tuple[type, Hashable]]) -> bool:
         """Append a small change at once, if nothing older of the same source is waiting."""
         waiting = bool(self._unwritten.get(source)) or source == self._writing
-        if waiting or len(puts) + len(deletes) > SMALL_CHANGE:
-            return False
         try:
             journal = self._opened(source)
-            if source in self._outdated or not journal.can_write_now:
+            small = not waiting and len(puts) + len(deletes) <= SMALL_CHANGE
+            if not small or source in self._outdated or not journal.can_write_now:
+                journal.mark(behind=True)
                 return False
             journal.write_now(puts, deletes)
         except JournalError as error:

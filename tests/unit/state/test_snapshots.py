@@ -9,8 +9,8 @@ from pathlib import Path
 
 from meshd.model import Service, ServiceName
 from meshd.state import Mesh
-from meshd.state.journal import path_of
-from meshd.state.snapshots import Snapshots
+from meshd.state.journal import Journal, path_of
+from meshd.state.snapshots import SMALL_CHANGE, Snapshots
 
 
 def service(name: str, source: str = "manifests") -> Service:
@@ -118,3 +118,56 @@ async def test_a_journal_that_cannot_be_read_leaves_the_others(tmp_path: Path) -
     path_of(tmp_path, "kubernetes").write_text('{"format":99,"source":"kubernetes"}\n')
     mesh = Mesh()
     assert Snapshots(mesh, tmp_path).restore() == {"manifests": 1}
+
+
+def many(count: int = SMALL_CHANGE + 1) -> list[Service]:
+    return [service(f"web-{number}") for number in range(count)]
+
+
+async def test_a_journal_that_was_behind_when_its_agent_was_killed_does_not_speak_for_newer_rows(
+    tmp_path: Path,
+) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("old")])
+        await snapshots.flush()
+        mesh.replace("manifests", many())
+        # As the next start finds it after a kill at this moment.
+        after = Mesh()
+        assert Snapshots(after, tmp_path).restore(held={"manifests"}) == {}
+        assert after.is_unheard("manifests")
+        await snapshots.flush()
+        assert Snapshots(Mesh(), tmp_path).restore(held={"manifests"}) == {"manifests": len(many())}
+
+
+async def test_after_a_reboot_a_journal_that_was_behind_is_better_than_nothing(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", [service("old")])
+        await snapshots.flush()
+        mesh.replace("manifests", many())
+        assert Snapshots(Mesh(), tmp_path).restore() == {"manifests": 1}
+
+
+async def test_what_is_behind_stays_behind_through_a_compaction(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, "manifests", live=list)
+    journal.load()
+    journal.mark(behind=True)
+    await journal.compact()
+    journal.close()
+    again = Journal(tmp_path, "manifests", live=list)
+    again.load()
+    assert again.is_behind
+
+
+async def test_what_is_restored_is_not_written_again(tmp_path: Path) -> None:
+    mesh = Mesh()
+    async with running(mesh, tmp_path) as snapshots:
+        mesh.replace("manifests", many())
+        await snapshots.flush()
+    before = path_of(tmp_path, "manifests").read_bytes()
+    after = Mesh()
+    async with running(after, tmp_path) as snapshots:
+        snapshots.restore()
+        await snapshots.flush()
+    assert path_of(tmp_path, "manifests").read_bytes() == before
