@@ -6,12 +6,11 @@ import json
 import math
 import os
 import platform
-import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from meshd.bench.statistics import Estimate, difference, median, met, ratio
+from meshd.bench.statistics import Estimate, difference, median, met, ratio, reached
+from meshd.commit import commit
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +29,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``name`` says what is measured and in which unit; ``measured`` may be at most ``limit``."""
+    """``name`` says what is measured and in which unit; ``measured`` may be ``bound`` ("at most", "at least") ``limit``."""
 
     name: str
     limit: float
     measured: float
     met: bool
+    bound: str = "at most"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,11 @@ def target(name: str, limit: float, measured: Estimate) -> Target:
     return Target(name, limit, _short(measured.value), met(measured, limit))
 
 
+def target_of_least(name: str, limit: float, measured: Estimate) -> Target:
+    """``measured`` against "at least ``limit``", by the rule of `statistics.reached`."""
+    return Target(name, limit, _short(measured.value), reached(measured, limit), "at least")
+
+
 def to_json(finished: Report) -> str:
     """The report as JSON, keys in the order of its fields."""
     return json.dumps(asdict(finished), indent=2, allow_nan=False)
@@ -89,20 +94,6 @@ def to_json(finished: Report) -> str:
 def to_table(finished: Report) -> str:
     """The report for people; a missed target is the one thing in capital letters."""
     return "\n".join([*_head(finished), "", *_rows(finished.rows), "", *_targets(finished.targets)])
-
-
-def commit() -> str:
-    """The commit of the sources this runs from, with ``-changed`` if they differ from it; empty where it cannot be known."""
-    root = Path(__file__).parents[2]
-    if not (root / ".git").exists():
-        return ""
-    found = subprocess.run(
-        ["git", "-C", str(root), "describe", "--always", "--abbrev=12", "--exclude=*", "--dirty=-changed"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() if found.returncode == 0 else ""
 
 
 def _short(value: float) -> float:
@@ -146,4 +137,4 @@ def _cells(each: Row) -> tuple[str, ...]:
 def _targets(targets: Sequence[Target]) -> Iterator[str]:
     for each in targets:
         verdict = "met   " if each.met else "MISSED"
-        yield f"{verdict}  {each.name}: {each.measured:g} (at most {each.limit:g})"
+        yield f"{verdict}  {each.name}: {each.measured:g} ({each.bound} {each.limit:g})"

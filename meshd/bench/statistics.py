@@ -72,6 +72,11 @@ def met(measured: Estimate, limit: float) -> bool:
     return measured.low <= limit
 
 
+def reached(measured: Estimate, limit: float) -> bool:
+    """Whether "at least ``limit``" holds: missed only if all of the interval is below it."""
+    return measured.high >= limit
+
+
 def difference(measured: Estimate) -> str:
     """How a ratio differs from 1: ``none`` if its interval holds 1, else the change in percent."""
     if measured.low <= 1.0 <= measured.high:

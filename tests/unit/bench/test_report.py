@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from meshd.bench.report import Row, Target, estimated, report, row, target, to_json, to_table
+from meshd.bench.report import Row, Target, estimated, report, row, target, target_of_least, to_json, to_table
 from meshd.bench.statistics import Estimate
 
 FASTER = [8.0, 9.0, 10.0, 11.0, 12.0, 13.0]
@@ -34,7 +34,9 @@ def test_targets_in_json_say_what_was_measured_and_whether_that_is_enough() -> N
         "service-lb", 6, "no service", [], [target("connect p50", 1.08, Estimate(1.2, 1.1, 1.3))]
     )
     found = json.loads(to_json(finished))["targets"]
-    assert found == [{"name": "connect p50", "limit": 1.08, "measured": 1.2, "met": False}]
+    assert found == [
+        {"name": "connect p50", "limit": 1.08, "measured": 1.2, "met": False, "bound": "at most"}
+    ]
 
 
 def test_a_ratio_that_nothing_bounds_is_null_in_json_and_said_in_the_table() -> None:
@@ -63,6 +65,17 @@ def test_the_table_says_plainly_whether_a_target_is_missed(measured: Estimate, l
     assert line in to_table(
         report("service-lb", 6, "no service", [], [target("connect p50", 1.08, measured)])
     )
+
+
+@pytest.mark.parametrize(
+    ("measured", "line"),
+    [
+        (Estimate(0.9, 0.85, 0.95), "MISSED  bulk: 0.9 (at least 1)"),
+        (Estimate(0.9, 0.85, 1.0), "met     bulk: 0.9 (at least 1)"),
+    ],
+)
+def test_a_target_of_least_is_missed_from_below(measured: Estimate, line: str) -> None:
+    assert line in to_table(report("path", 6, "veth", [], [target_of_least("bulk", 1.0, measured)]))
 
 
 def test_the_table_calls_a_difference_inside_the_interval_none() -> None:
