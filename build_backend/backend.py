@@ -1,8 +1,8 @@
-"""The PEP 517 and 660 build backend: setuptools, preceded by the BPF object, the CNI shim and checks that speak
-plainly.
+"""The PEP 517 and 660 build backend: setuptools, preceded by the BPF object, the CNI shim, the probe of the path
+bench and checks that speak plainly.
 
-An editable install leaves meshd.bpf.o, meshd-cni.* and the extension in the source tree (ignored by git); a wheel
-carries them.
+An editable install leaves meshd.bpf.o, meshd-cni.*, path-probe and the extension in the source tree (ignored by git);
+a wheel carries them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from setuptools.build_meta import (
     prepare_metadata_for_build_wheel,
 )
 
-from build_backend import bpf, cni_shim, commit, toolchain
+from build_backend import bpf, cni_shim, commit, path_probe, toolchain
 
 __all__ = [
     "build_editable",
@@ -76,6 +76,7 @@ def _prepare() -> None:
         toolchain.require_c_toolchain()
         bpf.build()
         cni_shim.build()
+        path_probe.build()
     except toolchain.BuildError as error:
         # A front end shows the whole traceback of any other exception; this shows the sentence alone.
         raise SystemExit(f"meshd cannot be built: {error}") from None

@@ -31,10 +31,10 @@ BASELINES = {
     "nftables": "service rules as kube-proxy writes them",
     "iptables": "the same in its older mode",
     "containernetworking-plugins": "what other CNI plugins cost, and portmap, bandwidth and tuning to be chained with",
+    "iperf3": "bulk traffic",
 }
 TESTS = {
     "etcd-client": "etcdctl, to judge our client by another",
-    "iperf3": "bulk traffic",
     "util-linux": "unshare",
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {

@@ -33,6 +33,7 @@ BUILT_FROM = (
     "deploy/cni/*.[ch]",
     "build_backend/**/*.py",
     "meshd/kernel/*.[ch]",
+    "meshd/bench/*.c",
     "setup.py",
     "MANIFEST.in",
 )
@@ -40,6 +41,7 @@ BUILT = (
     "meshd/kernel/meshd.bpf.o",
     "meshd/kernel/_libbpf*.so",
     "meshd/ctl/meshd-cni.*",
+    "meshd/bench/path-probe",
     ".venv/bin/meshd",
     ".venv/bin/meshctl",
 )
