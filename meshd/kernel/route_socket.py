@@ -1,0 +1,137 @@
+"""A socket to the kernel's rtnetlink, for many requests in one datagram.
+
+The kernel works through a datagram's requests before the call that sends it returns, one after the other, also when one
+fails. It tells of failures by itself, so an acknowledgement is asked for with the last one only. A socket belongs to the
+namespace it was made in for good, and may be used on any thread; `exchange` calls take turns.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+
+from meshd.errors import KernelError
+from meshd.kernel.rtnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Message, attributes
+
+_HEADER = struct.Struct("=IHHII")
+_ERROR, _DONE = 2, 3
+_ACK_TLVS = 0x200
+_ATTR_MSG = 1
+# linux/netlink.h: options of SOL_NETLINK.
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
+_SIOCGIFINDEX = 0x8933
+_DATAGRAM_BYTES = 1 << 16
+
+
+class RouteSocket:
+    """Made in the namespace of the calling thread."""
+
+    def __init__(self) -> None:
+        """Raises KernelError: no socket is to be had."""
+        try:
+            self._socket = socket.socket(
+                socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+            )
+            self._socket.bind((0, 0))
+            for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
+                self._socket.setsockopt(_SOL_NETLINK, option, 1)
+        except OSError as error:
+            raise KernelError("open", "a netlink socket", error.errno or 0) from error
+        self._sequence = 0
+        self._turn = threading.Lock()
+
+    def exchange(self, messages: Sequence[Message]) -> list[list[bytes]]:
+        """What the kernel answers to each of ``messages``, as bodies of messages; all were tried, whatever some answered.
+
+        Only the last may ask for a whole table.
+
+        Raises:
+            KernelError: the first that was refused; names its object.
+        """
+        if not messages:
+            return []
+        with self._turn:
+            first = self._sequence + 1
+            self._sequence += len(messages)
+            try:
+                self._socket.send(_datagram(messages, first))
+                answers, refused = self._answers(first, len(messages))
+            except OSError as error:
+                raise KernelError("configure", messages[0].what, error.errno or 0) from error
+        for position, (code, reason) in sorted(refused.items()):
+            if code not in messages[position].tolerated:
+                raise KernelError("configure", messages[position].what, code, reason)
+        return answers
+
+    def index(self, name: str) -> int:
+        """The ifindex of link ``name``; 0: there is none."""
+        try:
+            request = struct.pack("16si20x", os.fsencode(name), 0)
+            return int(struct.unpack_from("i", fcntl.ioctl(self._socket, _SIOCGIFINDEX, request), 16)[0])
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return 0
+            raise KernelError("find", f"link {name}", error.errno or 0) from error
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        self._socket.close()
+
+    def __enter__(self) -> RouteSocket:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def _answers(self, first: int, count: int) -> tuple[list[list[bytes]], dict[int, tuple[int, str]]]:
+        answers: list[list[bytes]] = [[] for _ in range(count)]
+        refused: dict[int, tuple[int, str]] = {}
+        while True:
+            data = self._socket.recv(_DATAGRAM_BYTES)
+            at = 0
+            while at + _HEADER.size <= len(data):
+                length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)
+                body = data[at + _HEADER.size : at + length]
+                at += length + -length % 4
+                position = sequence - first
+                # Of an exchange that was given up: a signal came between its sending and its answers.
+                if not 0 <= position < count:
+                    continue
+                if kind in {_ERROR, _DONE}:
+                    code, reason = _outcome(kind, flags, body)
+                    if code:
+                        refused[position] = code, reason
+                    if position == count - 1:
+                        return answers, refused
+                else:
+                    answers[position].append(body)
+
+
+def _datagram(messages: Sequence[Message], first: int) -> bytes:
+    parts = []
+    last = len(messages) - 1
+    for position, message in enumerate(messages):
+        flags = message.flags | NLM_F_REQUEST
+        # A table ends with a message of its own, which is as good.
+        if position == last and flags & NLM_F_DUMP != NLM_F_DUMP:
+            flags |= NLM_F_ACK
+        length = _HEADER.size + len(message.body)
+        parts.append(_HEADER.pack(length, message.kind, flags, first + position, 0))
+        parts.append(message.body + bytes(-length % 4))
+    return b"".join(parts)
+
+
+def _outcome(kind: int, flags: int, body: bytes) -> tuple[int, str]:
+    """The errno, 0 for success, and the kernel's own words for it, if it has any."""
+    code = -struct.unpack_from("=i", body)[0] if len(body) >= 4 else 0
+    if code <= 0 or not flags & _ACK_TLVS:
+        return max(code, 0), ""
+    # Behind the number: the header of the request, without its body (_CAP_ACK); behind the end of a table nothing.
+    start = 4 + (_HEADER.size if kind == _ERROR else 0)
+    found = dict(attributes(body[start:]))
+    return code, found.get(_ATTR_MSG, b"").rstrip(b"\0").decode(errors="replace")
