@@ -100,6 +100,7 @@ struct flow {
 	struct tuple other;
 	struct address owner;
 	enum flow_flag flags;
+	__u32 pad;
 };
 
 struct fragment_key {

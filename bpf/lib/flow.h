@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The table of flows: one entry finds both directions, a translated flow has a second one (alias) under its translated side.
+ *
+ * A flow begins in `new_flows`, where the newest push out the oldest, and moves to `flows`, where nobody is pushed out, when
+ * it was answered: TCP when the initiator has acknowledged the answer (who only sends from a false address never does), UDP
+ * and echo with the first answer. Alias first, then the entry, so that what is in `flows` is complete.
+ */
+#pragma once
+
+#include <linux/errno.h>
+#include "lib/packet.h"
+#include "maps/drops.h"
+
+/* The coarsest renewal that timeouts of seconds can stand. */
+#define FLOW_RENEWAL_NS 1000000000ULL
+
+#define FLOW_OVER	(FLOW_RESET | FLOW_FIN_INITIATOR | FLOW_FIN_RESPONDER)
+
+/* How many flows one pod may have at once; 0: as many as the table holds. */
+const volatile __u64 flow_quota = 0;
+
+static __always_inline void count_pod_network(enum pod_network_event event)
+{
+	__u64 *counter = bpf_map_lookup_elem(&pod_network_events, &event);
+
+	if (counter)
+		*counter += 1;
+}
+
+/* Where a packet stands in a flow. Only the first two of a translated flow are still to be translated. */
+enum flow_place {
+	FLOW_PLACE_SENT,     /* as the initiator sends it: becomes `other` of the entry */
+	FLOW_PLACE_ANSWERED, /* as the responder sends it, found by the alias: becomes the reverse of the alias's `other` */
+	FLOW_PLACE_SENT_TRANSLATED,
+	FLOW_PLACE_ANSWERED_TRANSLATED,
+};
+
+/* A packet's place in the tables. `key` and `entry` are what the packet itself is found by: of a packet on the translated
+ * side the alias. Where there is no entry, only `key` and `reversed` hold.
+ */
+struct flow_view {
+	struct tuple key;
+	struct flow *entry;
+	enum flow_place place;
+	bool reversed; /* the packet's source is the destination of `key` */
+	bool settled;  /* the entry is in `flows`, not in `new_flows` */
+	__u8 pad[2];
+};
+
+static __always_inline struct tuple tuple_reverse(const struct tuple *tuple)
+{
+	struct tuple made = {
+		.source = tuple->destination,
+		.destination = tuple->source,
+		.source_port = tuple->destination_port,
+		.destination_port = tuple->source_port,
+		.protocol = tuple->protocol,
+	};
+
+	return made;
+}
+
+/* Whether the source is the larger endpoint, compared as bytes: address, then port. */
+static __always_inline bool tuple_is_reversed(const struct tuple *tuple)
+{
+	__u64 source = address_half(&tuple->source, 0), destination = address_half(&tuple->destination, 0);
+
+	if (source == destination) {
+		source = address_half(&tuple->source, 1);
+		destination = address_half(&tuple->destination, 1);
+	}
+	if (source == destination) {
+		source = tuple->source_port;
+		destination = tuple->destination_port;
+		return bpf_ntohs(source) > bpf_ntohs(destination);
+	}
+	return bpf_be64_to_cpu(source) > bpf_be64_to_cpu(destination);
+}
+
+/* The key of both directions; true: the tuple is the reverse of it. */
+static __always_inline bool flow_key(const struct tuple *tuple, struct tuple *key)
+{
+	bool reversed = tuple_is_reversed(tuple);
+
+	*key = reversed ? tuple_reverse(tuple) : *tuple;
+	return reversed;
+}
+
+static __always_inline bool tuple_equal(const struct tuple *a, const struct tuple *b)
+{
+	return address_equal(&a->source, &b->source) && address_equal(&a->destination, &b->destination) &&
+	       a->source_port == b->source_port && a->destination_port == b->destination_port && a->protocol == b->protocol;
+}
+
+/* The entry under a key, and in which of the two tables it is. */
+static __always_inline struct flow *flow_lookup(const struct tuple *key, bool *settled)
+{
+	struct flow *entry = bpf_map_lookup_elem(&flows, key);
+
+	*settled = entry;
+	return entry ? entry : bpf_map_lookup_elem(&new_flows, key);
+}
+
+/* Finds the flow of a packet that has a tuple. False: nobody knows it. */
+static __always_inline bool flow_find(const struct tuple *tuple, struct flow_view *view)
+{
+	bool answers;
+
+	view->reversed = flow_key(tuple, &view->key);
+	view->entry = flow_lookup(&view->key, &view->settled);
+	if (!view->entry)
+		return false;
+	answers = view->reversed != !!(view->entry->flags & FLOW_REVERSED);
+	if (view->entry->flags & FLOW_ALIAS)
+		view->place = answers ? FLOW_PLACE_ANSWERED : FLOW_PLACE_SENT_TRANSLATED;
+	else
+		view->place = answers ? FLOW_PLACE_ANSWERED_TRANSLATED : FLOW_PLACE_SENT;
+	return true;
+}
+
+static __always_inline bool flow_is_from_initiator(const struct flow_view *view)
+{
+	return view->place == FLOW_PLACE_SENT || view->place == FLOW_PLACE_SENT_TRANSLATED;
+}
+
+/* What the packet is to become; false: nothing, it is as it shall be. */
+static __always_inline bool flow_translation(const struct flow_view *view, struct tuple *other)
+{
+	if (view->place == FLOW_PLACE_ANSWERED)
+		*other = tuple_reverse(&view->entry->other);
+	else if (view->place == FLOW_PLACE_SENT && view->entry->flags & FLOW_TRANSLATED)
+		*other = view->entry->other;
+	else
+		return false;
+	return true;
+}
+
+/* One more flow of this owner; false: it has its quota. Zero owns as many as it likes. */
+static __always_inline bool flow_charge(const struct address *owner)
+{
+	__u64 *count, one = 1;
+
+	if (address_is_zero(owner))
+		return true;
+	count = bpf_map_lookup_elem(&pod_flows, owner);
+	if (!count) {
+		bpf_map_update_elem(&pod_flows, owner, &one, BPF_NOEXIST);
+		return true;
+	}
+	if (flow_quota && *count >= flow_quota)
+		return false;
+	__sync_fetch_and_add(count, 1);
+	return true;
+}
+
+/* Takes one back. Never below zero: pod_network_expire may have counted anew in between. */
+static __always_inline void flow_uncharge(const struct address *owner)
+{
+	__u64 *count = bpf_map_lookup_elem(&pod_flows, owner);
+
+	if (count && *count)
+		__sync_fetch_and_add(count, -1);
+}
+
+/* Puts one entry (of two, where it is translated) into `new_flows`, under the key of `tuple`, which is as the initiator
+ * sends it (an alias: as its translated packets are). False: there is one already, here or in `flows`.
+ */
+static __always_inline bool flow_insert(const struct tuple *tuple, struct flow *flow)
+{
+	struct tuple key;
+
+	flow->last_seen_ns = bpf_ktime_get_coarse_ns();
+	flow->flags &= ~FLOW_REVERSED;
+	if (flow_key(tuple, &key))
+		flow->flags |= FLOW_REVERSED;
+	return !bpf_map_lookup_elem(&flows, &key) && !bpf_map_update_elem(&new_flows, &key, flow, BPF_NOEXIST);
+}
+
+/* Begins a flow that is not translated; `flags` is 0 or FLOW_VIA_STACK. DROP_NONE also where another CPU has just begun it. */
+static __noinline enum drop_reason flow_begin(const struct tuple *tuple, const struct address *owner, __u32 flags)
+{
+	struct flow flow = {};
+
+	if (!flow_charge(owner)) {
+		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
+		return DROP_FLOW_QUOTA;
+	}
+	flow.owner = *owner;
+	flow.flags = flags;
+	if (flow_insert(tuple, &flow))
+		count_pod_network(POD_NETWORK_FLOWS_CREATED);
+	else
+		flow_uncharge(owner);
+	return DROP_NONE;
+}
+
+/* Removes an entry from wherever it is. */
+static __always_inline void flow_remove(const struct tuple *key)
+{
+	bpf_map_delete_elem(&flows, key);
+	bpf_map_delete_elem(&new_flows, key);
+}
+
+/* Puts the alias of a translated flow (again) where the entry is not settled: the table of new flows may push out one of the
+ * two. It says what the entry says, the other way round. True: it is there now, under `alias_key`.
+ */
+static __noinline bool flow_restore_alias(const struct tuple *key, const struct flow *entry, struct tuple *alias_key)
+{
+	struct flow alias = {};
+	bool settled;
+
+	alias.flags = FLOW_ALIAS | (flow_key(&entry->other, alias_key) ? FLOW_REVERSED : 0);
+	if (flow_lookup(alias_key, &settled))
+		return true;
+	alias.last_seen_ns = entry->last_seen_ns;
+	alias.owner = entry->owner;
+	alias.other = entry->flags & FLOW_REVERSED ? tuple_reverse(key) : *key;
+	return !bpf_map_update_elem(&new_flows, alias_key, &alias, BPF_NOEXIST);
+}
+
+/* Moves one entry, which is in `new_flows`, to `flows`. False: no room. Another CPU may have moved it just now. */
+static __always_inline bool flow_move(const struct tuple *key, const struct flow *entry)
+{
+	long result = bpf_map_update_elem(&flows, key, entry, BPF_NOEXIST);
+
+	if (result && result != -EEXIST)
+		return false;
+	bpf_map_delete_elem(&new_flows, key);
+	return true;
+}
+
+/* Moves a flow, and with it its alias, from `new_flows` to `flows`. False: no room, and nothing of it was moved. */
+static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
+{
+	struct tuple alias_key;
+	struct flow *alias;
+
+	entry->flags |= FLOW_REPLIED;
+	if (!(entry->flags & FLOW_TRANSLATED))
+		return flow_move(key, entry);
+	if (!flow_restore_alias(key, entry, &alias_key))
+		return false;
+	alias = bpf_map_lookup_elem(&new_flows, &alias_key);
+	if (alias && !flow_move(&alias_key, alias))
+		return false;
+	if (flow_move(key, entry))
+		return true;
+	bpf_map_delete_elem(&flows, &alias_key);
+	return false;
+}
