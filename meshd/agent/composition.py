@@ -22,7 +22,8 @@ from meshd.agent import run_lock
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.config import Config
-from meshd.dataplane.dataplane import NEEDS, Dataplane, open_object
+from meshd.dataplane.dataplane import Dataplane
+from meshd.dataplane.opening import left_out, open_object
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
@@ -80,16 +81,19 @@ class Agent:
 
     def _open(self, found: Sequence[Feature]) -> Dataplane:
         missing = {feature.name for feature in found if not feature.present}
-        left_out = [program for program, need in NEEDS.items() if need in missing]
+        without = left_out(missing)
         for feature in found:
             if not feature.present:
                 log.info(
                     "kernel feature missing", feature=feature.name, cost=feature.cost, reason=feature.reason
                 )
-        opened = open_object(self._config, left_out)
+        opened = open_object(self._config, without)
         reused = {name: len(rows) for name, rows in opened.observed.items() if rows}
         log.info(
-            "BPF object loaded", programs=len(opened.loaded.programs), left_out=left_out, rows_found=reused
+            "BPF object loaded",
+            programs=len(opened.loaded.programs),
+            left_out=sorted(without),
+            rows_found=reused,
         )
         return Dataplane(self._config, self._mesh, opened)
 

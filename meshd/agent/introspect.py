@@ -11,9 +11,9 @@ from meshd import __version__
 from meshd.agent.counts import Counts
 from meshd.commit import commit
 from meshd.config import Config
-from meshd.dataplane.attach import HOOKS
-from meshd.dataplane.dataplane import NEEDS, Dataplane, map_pins
+from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.dump import dump
+from meshd.dataplane.opening import left_out, map_pins
 from meshd.errors import UnknownObject
 from meshd.kernel.features import Feature as KernelFeature
 from meshd.kernel.maps import Map
@@ -90,15 +90,17 @@ class DataplaneView:
         on = self._dataplane.hooks()
         loaded = self._dataplane.opened.loaded.programs
         missing = {f.name: f.reason for f in self._found if not f.present}
+        without = left_out(missing)
         where = str(self._dataplane.cgroup or "")
         return [
             Program(
                 name,
                 loaded[name].info().program_id if name in loaded else 0,
                 where if on.get(name) else "",
-                "" if name in loaded else missing.get(NEEDS.get(name, ""), "left out"),
+                "" if name in loaded else missing.get(without.get(name, ""), "left out"),
             )
-            for name in HOOKS
+            for feature in self._dataplane.opened.features
+            for name in feature.programs
         ]
 
     def maps(self) -> Sequence[KernelMap]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from meshd.config import Config
 from meshd.dataplane.attach import detach
-from meshd.dataplane.dataplane import link_pins, map_pins
+from meshd.dataplane.opening import link_pins, map_pins
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,95 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
 from meshd.config import Config
-from meshd.dataplane.attach import HOOKS, attach, attached
+from meshd.dataplane.attach import attach, attached
 from meshd.dataplane.audit import Auditor
 from meshd.dataplane.delta import Delta
+from meshd.dataplane.devices import Devices
+from meshd.dataplane.feature import Context, Rule, merged
 from meshd.dataplane.held import Held
-from meshd.dataplane.layouts import Layouts, ServiceRow, SlotKey, layouts
+from meshd.dataplane.layouts import ServiceRow, SlotKey
+from meshd.dataplane.opening import Opened, link_pins
 from meshd.dataplane.reconciler import Reconciler
 from meshd.dataplane.retire import Retired
 from meshd.dataplane.rows import Plan, ServedFrontend
 from meshd.dataplane.socket_closer import SocketCloser
-from meshd.dataplane.socket_lb import CONTESTED, MAPS, RETIRED, Planner
 from meshd.dataplane.sweep import Sweeper
 from meshd.dataplane.workload_netns import WorkloadNetns
 from meshd.dataplane.writer import Writer
 from meshd.errors import KernelError
-from meshd.kernel.btf import Btf
 from meshd.kernel.links import Link
-from meshd.kernel.object import BpfObject, Loaded
 from meshd.kernel.rcu import wait_for_programs
 from meshd.model import ServiceName, Workload
 from meshd.state import Mesh, PlanKey
 from meshd.state.mesh import WORKLOAD_PRECEDENCE
 
 log = structlog.get_logger(__name__)
-
-# Programs by the kernel feature they need beyond what all kernels have that can run anything here.
-NEEDS = {
-    "socket_lb_getpeername4": "cgroup_getpeername",
-    "socket_lb_getpeername6": "cgroup_getpeername",
-    "socket_lb_release": "cgroup_sock_release",
-    "socket_lb_sendmsg4": "cgroup_sendmsg",
-    "socket_lb_sendmsg6": "cgroup_sendmsg",
-    "socket_lb_recvmsg4": "cgroup_sendmsg",
-    "socket_lb_recvmsg6": "cgroup_sendmsg",
-}
-
-
-def map_pins(config: Config) -> Path:
-    """Where the maps of this agent are pinned."""
-    return config.bpffs / "maps"
-
-
-def link_pins(config: Config) -> Path:
-    """Where the links of this agent are pinned."""
-    return config.bpffs / "links"
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The object in the kernel. ``observed`` is what its maps held before this agent wrote anything."""
-
-    loaded: Loaded
-    btf: Btf
-    layouts: Layouts
-    observed: dict[str, dict[bytes, bytes]]
-
-
-def open_object(config: Config, left_out: Iterable[str]) -> Opened:
-    """Loads the BPF object, with the maps that are pinned already if their layout is the same.
-
-    Raises:
-        VerifierError, KernelError, ConfigError: nothing was attached, what is running goes on.
-    """
-    source = BpfObject.open(config.bpf_object) if config.bpf_object else BpfObject.open()
-    with source as bpf:
-        sizes = config.maps
-        bpf.set_max_entries(
-            {
-                "frontends": sizes.frontends,
-                "slots": sizes.slots,
-                "members": sizes.members,
-                "affinities": sizes.affinity,
-                "connections": sizes.connected,
-                "datagram_backends": sizes.datagrams,
-                "datagram_frontends": sizes.datagrams,
-                "workloads": sizes.workloads,
-            }
-        )
-        bpf.load_only(set(HOOKS) - set(left_out))
-        loaded = bpf.load(pins=map_pins(config))
-        codecs = layouts(bpf.btf)
-        observed = {name: dict(loaded.maps[name].items()) for name in MAPS}
-        return Opened(loaded, bpf.btf, codecs, observed)
 
 
 class Dataplane:
@@ -104,14 +45,22 @@ class Dataplane:
         self.cgroup: Path | None = None
         self.opened = opened
         self.layouts = opened.layouts
-        self.maps = {name: opened.loaded.maps[name] for name in MAPS}
+        order = tuple(name for feature in opened.features for name in feature.maps)
+        self.maps = {name: opened.loaded.maps[name] for name in order}
         capacity = {name: each.info.max_entries for name, each in self.maps.items()}
-        self.delta = Delta(capacity, opened.observed, CONTESTED)
+        contested = frozenset[str]().union(*(feature.contested for feature in opened.features))
+        self.delta = Delta(capacity, opened.observed, contested)
         self.held = Held(opened.layouts, opened.observed)
-        self._planner = Planner(opened.layouts, config.node_name, self.held)
         self.netns = WorkloadNetns()
-        self.retired = Retired(self.maps, RETIRED, self.delta, wait_for_programs)
-        writer = Writer(self.maps, MAPS, self.delta, self.retired)
+        self.devices = Devices()
+        self._context = Context(config, opened.btf, opened.layouts, self.held, self._workload, self.devices)
+        self._rules: dict[str, list[Rule]] = {}
+        for feature in opened.features:
+            for kind, rule in feature.rules(self._context).items():
+                self._rules.setdefault(kind, []).append(rule)
+        retired = frozenset[str]().union(*(feature.retired for feature in opened.features))
+        self.retired = Retired(self.maps, retired, self.delta, wait_for_programs)
+        writer = Writer(self.maps, order, self.delta, self.retired)
         self._writer = writer
         self.reconciler = Reconciler(mesh, self.delta, writer, self.plan, self._lost)
         self.closer = SocketCloser(
@@ -124,7 +73,14 @@ class Dataplane:
         )
         self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s)
         self.sweeper = Sweeper(
-            mesh, self.delta, self.held, opened.layouts, self.maps, self.retired, self.closer.look_at_all
+            mesh,
+            self.delta,
+            self.held,
+            order,
+            self._unwanted,
+            self.maps,
+            self.retired,
+            self.closer.look_at_all,
         )
         self._links: dict[str, Link] = {}
 
@@ -154,16 +110,17 @@ class Dataplane:
 
     def plan(self, key: PlanKey) -> Plan:
         """The rows that ``key`` wants now."""
-        match key.kind:
-            case "service":
-                namespace, _, name = key.name.partition("/")
-                return self._planner.service(self._mesh, ServiceName(namespace, name))
-            case "source":
-                return self._planner.source(self._mesh, key.name)
-            case _:
-                workload = find_workload(self._mesh, key.name)
-                cookie = self.netns.cookie_of(key.name, workload)
-                return self._planner.workload(self._mesh, workload, cookie)
+        return merged([rule(self._mesh, key.name) for rule in self._rules.get(key.kind, ())])
+
+    def _workload(self, mesh: Mesh, name: str) -> tuple[Workload | None, int]:
+        workload = find_workload(mesh, name)
+        return workload, self.netns.cookie_of(name, workload)
+
+    def _unwanted(self, failed: set[PlanKey]) -> dict[str, set[bytes]]:
+        found: dict[str, set[bytes]] = {}
+        for feature in self.opened.features:
+            found |= feature.unwanted(self._context, self._mesh, self.delta, failed)
+        return found
 
     def hooks(self) -> dict[str, bool]:
         """Hook -> whether it acts on our cgroup."""

@@ -6,19 +6,16 @@ for ever if need be. What could not be planned is wanted all the same, and holds
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.held import Held
-from meshd.dataplane.layouts import Endpoint, Layouts, source_number
 from meshd.dataplane.retire import Retired
-from meshd.dataplane.socket_lb import MAPS
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
-from meshd.model import ServiceName
 from meshd.state import Mesh, PlanKey
 
 log = structlog.get_logger(__name__)
@@ -26,12 +23,16 @@ log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Sweeper:
-    """``all_spoke`` is called after the sweep that follows the last source's first list. ``swept`` counts rows deleted."""
+    """``order``: the maps in the order of writing. ``unwanted``: map -> rows to delete now, nothing that one of the
+    failed keys may want. ``all_spoke`` is called after the sweep that follows the last source's first list. ``swept``
+    counts rows deleted.
+    """
 
     mesh: Mesh
     delta: Delta
     held: Held
-    layouts: Layouts
+    order: Sequence[str]
+    unwanted: Callable[[set[PlanKey]], Mapping[str, set[bytes]]]
     maps: Mapping[str, Map]
     retired: Retired
     all_spoke: Callable[[], None]
@@ -71,8 +72,8 @@ class Sweeper:
             self.all_spoke()
 
     def _sweep(self, failed: set[PlanKey]) -> None:
-        found = unwanted(self.mesh, self.delta, self.held, self.layouts, failed)
-        for name in reversed(MAPS):
+        found = self.unwanted(failed)
+        for name in reversed(self.order):
             rows = found.get(name)
             if not rows:
                 continue
@@ -89,70 +90,3 @@ def may_sweep(mesh: Mesh) -> bool:
     """Whether everything that is wanted has been planned or has failed, so that an unowned row that nobody who failed
     could want is one that nobody wants."""
     return all(key in mesh.failed_keys for key in mesh.pending_keys)
-
-
-def unwanted(
-    mesh: Mesh, delta: Delta, held: Held, layouts: Layouts, failed: set[PlanKey]
-) -> dict[str, set[bytes]]:
-    """Map -> packed keys to delete now; nothing that one of the ``failed`` keys may want."""
-    is_gone = _source_is_gone(mesh, held)
-    protected = set(_frontends_of(mesh, layouts, failed))
-    frontends = {
-        key
-        for key, value in delta.unowned("frontends")
-        if key not in protected and is_gone(layouts.service.decode(value).source)
-    }
-    remaining = _named_lists(delta, layouts, frontends)
-    found = {
-        "frontends": frontends,
-        "slots": set(_slots(delta, layouts, remaining)),
-        "members": set(_members(delta, layouts, {number for _, number in remaining})),
-    }
-    if all(mesh.is_complete(source) for source in mesh.sources):
-        kinds = {key.kind for key in failed}
-        for kind, name in (("workload", "workloads"), ("source", "sources")):
-            if kind not in kinds:
-                found[name] = {key for key, _ in delta.unowned(name)}
-    return found
-
-
-def _frontends_of(mesh: Mesh, layouts: Layouts, keys: set[PlanKey]) -> Iterator[bytes]:
-    """The packed frontends of those services, whether they could be planned or not."""
-    for key in keys:
-        if key.kind == "service":
-            service = mesh.service(ServiceName(*key.name.split("/", 1)))
-            for address, port, protocol, _ in service.frontends if service is not None else ():
-                yield layouts.endpoint.encode(Endpoint(address, port, protocol))
-
-
-def _source_is_gone(mesh: Mesh, held: Held) -> Callable[[int], bool]:
-    numbers = held.source_names | {source_number(source): source for source in mesh.sources}
-    all_complete = all(mesh.is_complete(source) for source in mesh.sources)
-
-    def is_gone(number: int) -> bool:
-        name = numbers.get(number)
-        return all_complete if name is None else mesh.is_complete(name)
-
-    return is_gone
-
-
-def _named_lists(delta: Delta, layouts: Layouts, without: set[bytes]) -> set[tuple[bytes, int]]:
-    """(frontend, list) that a row of ``frontends`` names."""
-    return {
-        (key, layouts.service.decode(value).list)
-        for key, value in delta.observed["frontends"].items()
-        if key not in without
-    }
-
-
-def _slots(delta: Delta, layouts: Layouts, named: set[tuple[bytes, int]]) -> Iterator[bytes]:
-    for key, _ in delta.unowned("slots"):
-        slot = layouts.slot_key.decode(key)
-        if (layouts.endpoint.encode(slot.frontend), slot.list) not in named:
-            yield key
-
-
-def _members(delta: Delta, layouts: Layouts, named: set[int]) -> Iterator[bytes]:
-    for key, _ in delta.unowned("members"):
-        if layouts.member_key.decode(key).list not in named:
-            yield key

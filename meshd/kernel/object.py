@@ -71,6 +71,7 @@ class BpfObject:
         self, raw: Any, path: Path, log: mmap.mmap, log_view: Any
     ) -> None:  # cffi data has no static type
         self._raw, self._path, self._log, self._log_view = raw, path, log, log_view
+        self._without_maps: set[str] = set()
         size = ffi.new("__u32 *")
         data = lib.btf__raw_data(lib.bpf_object__btf(raw), size)
         self.btf = Btf(bytes(ffi.buffer(data, size[0])))
@@ -153,6 +154,12 @@ class BpfObject:
         for name, size in sizes.items():
             checked(lib.bpf_map__set_max_entries(self._raw_map(name), size), "size", f"map {name}")
 
+    def leave_out_maps(self, names: Iterable[str]) -> None:
+        """Does not make these maps; no program that is loaded may use one."""
+        for name in names:
+            self._without_maps.add(name)
+            checked(lib.bpf_map__set_autocreate(self._raw_map(name), False), "leave out", f"map {name}")
+
     def leave_out(self, programs: Iterable[str]) -> None:
         """Does not load these programs; the others are loaded as before."""
         raw = dict(self._raw_programs())
@@ -178,7 +185,7 @@ class BpfObject:
             KernelError: a map could not be created, or a pin could not be read or made.
             In both cases nothing was loaded or pinned.
         """
-        raw_maps = self._raw_maps()
+        raw_maps = {name: raw for name, raw in self._raw_maps().items() if name not in self._without_maps}
         hashes = {name: self.btf.schema_hash(name) for name in raw_maps}
         reused = reuse_pinned(raw_maps, hashes, pins) if pins is not None else {}
         take_log()
@@ -203,7 +210,11 @@ class BpfObject:
             for name, raw in self._raw_programs()
             if lib.bpf_program__autoload(raw)
         }
-        maps = {name: Map(_duplicate(lib.bpf_map__fd(raw)), name) for name, raw in self._raw_maps().items()}
+        maps = {
+            name: Map(_duplicate(lib.bpf_map__fd(raw)), name)
+            for name, raw in self._raw_maps().items()
+            if name not in self._without_maps
+        }
         return Loaded(programs, maps, reused)
 
     def _load_error(self, code: int) -> KernelError:

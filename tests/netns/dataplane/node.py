@@ -13,7 +13,8 @@ from ipaddress import ip_interface
 from pathlib import Path
 
 from meshd.config import Config
-from meshd.dataplane.dataplane import Dataplane, open_object
+from meshd.dataplane.dataplane import Dataplane
+from meshd.dataplane.opening import open_object
 from meshd.kernel import cgroup, netlink, pins
 from meshd.kernel.netns import Netns
 from meshd.model import (

@@ -16,8 +16,9 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.dataplane.dataplane import Dataplane, open_object
+from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.layouts import MemberKey, SlotKey
+from meshd.dataplane.opening import open_object
 from meshd.kernel.maps import ANY, Map
 from meshd.model import Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import Mesh
