@@ -71,6 +71,20 @@ def node(cluster: str, name: str) -> str:
     return f"{nodes_prefix(cluster)}{name}"
 
 
+def addresses_prefix(cluster: str, *, cached: bool = False) -> str:
+    """Prefix of the addresses of the workloads of ``cluster``.
+
+    In a cluster's own etcd they stand below the one address space there is, "default"; in a KVStoreMesh's copy below
+    the cluster's name.
+    """
+    return f"{CACHE}/ip/v1/{cluster}/" if cached else f"{STATE}/ip/v1/default/"
+
+
+def address(text: str) -> str:
+    """Key of one address, in its own cluster's etcd."""
+    return f"{STATE}/ip/v1/default/{text}"
+
+
 def publisher(cluster: str) -> str:
     """Key whose holder is the one publisher of ``cluster``; our own, outside everything peers read."""
     return f"meshd/publisher/{cluster}"

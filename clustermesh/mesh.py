@@ -15,6 +15,7 @@ import structlog
 
 from clustermesh.errors import DirectoryUnreadable, OptionsError
 from clustermesh.keys import cluster_name_problem
+from clustermesh.node_reader import NodeSink
 from clustermesh.peers import Peer, Scan, read_directory
 from clustermesh.remote import Remote, RemoteOptions, RemoteStatus, Sink
 
@@ -39,10 +40,20 @@ class MeshStatus:
 
 
 class ClusterMesh:
-    """Connects cluster ``own_name`` to every peer that ``directory`` names; tells ``sink`` what they share."""
+    """Connects cluster ``own_name`` to every peer that ``directory`` names; tells ``sink`` what they share.
+
+    ``nodes`` is told of their nodes; None: these are not read.
+    """
 
     def __init__(
-        self, directory: Path, own_name: str, own_id: int, sink: Sink, *, options: MeshOptions | None = None
+        self,
+        directory: Path,
+        own_name: str,
+        own_id: int,
+        sink: Sink,
+        *,
+        options: MeshOptions | None = None,
+        nodes: NodeSink | None = None,
     ) -> None:
         if (problem := cluster_name_problem(own_name)) is not None:
             raise OptionsError(f"cluster name {own_name!r} {problem}")
@@ -50,6 +61,7 @@ class ClusterMesh:
         self._own_name = own_name
         self._own_id = own_id
         self._sink = sink
+        self._nodes = nodes
         self._options = options or MeshOptions()
         self._remotes: dict[str, Remote] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
@@ -129,6 +141,8 @@ class ClusterMesh:
             lambda cluster_id: self._claim(peer.name, cluster_id),
             options=self._options.remote,
             copy=known.copy if known is not None else None,
+            nodes=self._nodes,
+            node_copies=known.node_copies if known is not None else None,
         )
         self._remotes[peer.name] = remote
         self._tasks[peer.name] = group.create_task(remote.run())

@@ -39,8 +39,8 @@ class Outlet(Protocol[RecordT_contra]):
     def put(self, record: RecordT_contra) -> None:
         """This record is new or changed."""
 
-    def delete(self, name: str) -> None:
-        """This record is gone."""
+    def delete(self, name: str, revision: int) -> None:
+        """This record is gone since ``revision`` of the store; keys of one lease go in one revision."""
 
     def fresh(self) -> None:
         """What was told is all there is, and changes arrive."""
@@ -153,7 +153,7 @@ class Reflector(Generic[RecordT]):
         if change.value is None:
             self._copy.refused.pop(name, None)
             if self._copy.records.pop(name, None) is not None:
-                self._outlet.delete(name)
+                self._outlet.delete(name, change.revision)
             return
         record = self._decoded(change.key, name, change.value)
         # A successor of the publisher writes everything again; only real changes go on.

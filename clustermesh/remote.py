@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 import structlog
 
@@ -20,6 +20,7 @@ from clustermesh import keys
 from clustermesh.call import KvOptions
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, PeerRefused
 from clustermesh.kv import Kv
+from clustermesh.node_reader import NodeCopies, NodeReader, NodeSink
 from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
 from clustermesh.records import ClusterConfig, ClusterService, decode_config, decode_service
@@ -90,6 +91,8 @@ class RemoteStatus:
     reason: str
     cluster_id: int
     services: int
+    nodes: int
+    addresses: int
     lag_s: float
     refused: Mapping[str, str]
     refusals: Mapping[str, int]
@@ -101,9 +104,9 @@ class RemoteStatus:
 
 
 class Remote:
-    """Follows ``peer`` and tells ``sink``.
+    """Follows ``peer`` and tells ``sink`` of its services and ``nodes`` of its nodes and their workloads' addresses.
 
-    ``claim(cluster id)`` returns the other peer that has this id, if any.
+    ``claim(cluster id)`` returns the other peer that has this id, if any. ``nodes`` None: only services are read.
     """
 
     def __init__(
@@ -115,9 +118,13 @@ class Remote:
         *,
         options: RemoteOptions | None = None,
         copy: Copy[ClusterService] | None = None,
+        nodes: NodeSink | None = None,
+        node_copies: NodeCopies | None = None,
     ) -> None:
         self.peer = peer
         self.copy = copy or Copy()
+        self.node_copies = node_copies or NodeCopies()
+        self._nodes = nodes
         self._own_id = own_id
         self._sink = sink
         self._claim = claim
@@ -144,9 +151,11 @@ class Remote:
             reason="; ".join(self._troubles.values()),
             cluster_id=self._config.cluster_id if self._config else 0,
             services=len(self.copy.records),
+            nodes=len(self.node_copies.nodes.records),
+            addresses=len(self.node_copies.addresses.records),
             lag_s=0.0 if self._out_of_sync_at is None else now - self._out_of_sync_at,
-            refused=dict(self.copy.refused),
-            refusals=counts(self.copy.refusals),
+            refused={**self.copy.refused, **self.node_copies.refused},
+            refusals=counts(self.copy.refusals + self.node_copies.refusals),
             heartbeat_age_s=None if self._beat_at is None else now - self._beat_at,
             etcd_cluster_id=self._etcd_cluster_id,
             failures=self._failures,
@@ -198,11 +207,36 @@ class Remote:
             outlet=_ToSink(self, self._sink),
         )
         return await until_failure(
-            reflector.run(),
+            *self._readers(kv, config, reflector),
             self._watch_config(kv, revision, config),
             self._watch_heartbeat(kv),
             self._miss_heartbeat(),
         )
+
+    def _readers(
+        self, kv: Kv, config: ClusterConfig, services: Reflector[ClusterService]
+    ) -> Sequence[Coroutine[Any, Any, NoReturn]]:
+        """Nodes, then their addresses, then services: a backend is told only when the way to it was."""
+        if self._nodes is None:
+            return (services.run(),)
+        reader = NodeReader(
+            kv,
+            self.peer.name,
+            config.cluster_id,
+            sink=self._nodes,
+            copies=self.node_copies,
+            max_connected_clusters=config.max_connected_clusters,
+            cached=config.cached,
+            canaries=config.synced_canaries,
+            trouble=self.trouble,
+            settle=self.settle,
+        )
+
+        async def when_listed() -> NoReturn:
+            await reader.listed.wait()
+            await services.run()
+
+        return (reader.run(), when_listed())
 
     async def _await_config(self, kv: Kv) -> tuple[KeyValue, int]:
         key = keys.cluster_config(self.peer.name)
@@ -296,7 +330,7 @@ class _ToSink:
     def put(self, record: ClusterService) -> None:
         self._sink.put(self._name, record)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, revision: int) -> None:
         self._sink.delete(self._name, name)
 
     def fresh(self) -> None:

@@ -1,7 +1,7 @@
 """What a mesh consists of: frozen values without I/O. Every source converts to these where its bytes arrive."""
 
 from meshd.model.address import Address, format_address, is_ipv4, parse_address
-from meshd.model.cluster import Cluster, ClusterState, Namespace, Node
+from meshd.model.cluster import Cluster, ClusterState, Namespace, Node, NodeState
 from meshd.model.service import (
     Affinity,
     Backend,
@@ -25,6 +25,7 @@ __all__ = [
     "Frontend",
     "Namespace",
     "Node",
+    "NodeState",
     "Protocol",
     "Service",
     "ServiceName",

@@ -22,9 +22,28 @@ class Namespace:
         return self.source, self.name
 
 
+# The source of this machine's own node, as the agent finds it.
+OWN_NODE = "node"
+
+
+class NodeState(Enum):
+    """Of a node that speaks for itself in etcd.
+
+    STALE: its record is gone, and what it said stands. REFUSED: it claims what is somebody else's, nothing of it counts.
+    """
+
+    FRESH = "fresh"
+    STALE = "stale"
+    REFUSED = "refused"
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine of a cluster. ``pod_cidrs`` as text (``10.1.0.0/24``)."""
+    """A machine of a cluster. ``pod_cidrs`` as text (``10.1.0.0/24``).
+
+    ``extra``: addresses of its pods outside these. ``routing``: how its pods may be reached (native, vxlan, auto); empty: it
+    is no node of ours, or nobody said. ``reason``: why it is refused, or why its newest record is.
+    """
 
     cluster: str
     name: str
@@ -32,10 +51,18 @@ class Node:
     addresses: tuple[Address, ...] = ()
     pod_cidrs: tuple[str, ...] = ()
     zone: str = ""
+    extra: tuple[Address, ...] = ()
+    routing: str = ""
+    cluster_id: int = 0
+    state: NodeState = NodeState.FRESH
+    reason: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.source, self.cluster, self.name
+
+    def __str__(self) -> str:
+        return f"{self.cluster}/{self.name}"
 
 
 class ClusterState(Enum):

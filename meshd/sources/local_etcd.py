@@ -1,27 +1,23 @@
-"""This cluster's own etcd: the agent's part in the election of the publisher, and the record of its own node."""
+"""This cluster's own etcd: the agent's part in the election of the publisher, and what the node says of itself."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
 
+from clustermesh import keys
 from clustermesh.errors import PeerFileError
 from clustermesh.kv import Kv
-from clustermesh.node_record import Node as NodeRecord
-from clustermesh.node_record import NodeAddress
-from clustermesh.node_registration import NodeRegistration
+from clustermesh.own_keys import OwnKeys
 from clustermesh.peers import Peer, parse_file
 from clustermesh.publisher import Publisher, PublisherOptions, PublisherStatus
 from clustermesh.records import ClusterConfig
-from meshd.model import Node, format_address
-from meshd.sources.kubernetes_objects import ZONE_LABEL
+from meshd.sources.own_records import is_of_node, own_node, own_records
 from meshd.sources.publish import Publishing
-from meshd.state import Mesh
-from meshd.state.mesh import PRECEDENCE
+from meshd.state import Compacted, Mesh
+from meshd.state.mesh import WORKLOAD_PRECEDENCE
 
 RETRY_S = 1.0
 
@@ -70,9 +66,9 @@ class LocalEtcd:
             Kv(peer.endpoints, credentials=peer.credentials, tls=peer.tls) as kv,
             asyncio.TaskGroup() as tasks,
         ):
-            registration = NodeRegistration(kv, self._node_record(), ttl_s=self._options.data_ttl_s)
-            tasks.create_task(registration.run())
-            tasks.create_task(self._follow_node(registration))
+            own = OwnKeys(kv, ttl_s=self._options.data_ttl_s, audit_s=self._options.audit_s)
+            tasks.create_task(self._speak_for_the_node(own))
+            tasks.create_task(own.run())
             if self._publish:
                 config = ClusterConfig(self._cluster_id, max_connected_clusters=self._max_connected_clusters)
                 self._publisher = Publisher(kv, self._cluster, config, node=self._node, options=self._options)
@@ -93,37 +89,29 @@ class LocalEtcd:
                 self.last_error = reason or "cannot be read"
             await asyncio.sleep(RETRY_S)
 
-    async def _follow_node(self, registration: NodeRegistration) -> None:
+    async def _speak_for_the_node(self, own: OwnKeys) -> None:
+        """Keeps ``own`` told of the node and its pods' addresses; what pods that are gone left goes once all are known."""
+        said: dict[str, bytes] = {}
+        told_complete, revision = False, -1
         while True:
-            registration.update(self._node_record())
+            if self._changed(revision):
+                now = own_records(self._mesh, self._cluster, self._cluster_id, self._node)
+                own.update(now, said.keys() - now.keys())
+                said = now
             revision = self._mesh.revision
-            while self._mesh.revision == revision:
+            if not told_complete and all(self._mesh.is_complete(name) for name in WORKLOAD_PRECEDENCE):
+                told_complete = True
+                own.clear_leftovers(keys.addresses_prefix(self._cluster), self._is_ours)
+            if self._mesh.revision == revision:
                 await self._mesh.moved()
 
-    def _node_record(self) -> NodeRecord:
-        keys = [(source, self._cluster, self._node) for source in PRECEDENCE]
-        known = next((node for key in keys if (node := self._mesh.nodes.get(key)) is not None), None)
-        return node_record(known or Node(self._cluster, self._node, ""), self._cluster_id)
+    def _changed(self, revision: int) -> bool:
+        try:
+            nodes = self._mesh.nodes.changes(revision)
+            return revision < 0 or bool(nodes or self._mesh.workloads.changes(revision))
+        except Compacted:
+            return True
 
-
-def node_record(node: Node, cluster_id: int) -> NodeRecord:
-    """What the other clusters are told of ``node``; the first network of each family is its main one."""
-    networks = [ipaddress.ip_network(text) for text in node.pod_cidrs]
-    v4 = tuple(network for network in networks if isinstance(network, ipaddress.IPv4Network))
-    v6 = tuple(network for network in networks if isinstance(network, ipaddress.IPv6Network))
-    return NodeRecord(
-        name=node.name,
-        cluster=node.cluster,
-        cluster_id=cluster_id,
-        addresses=tuple(_addresses(node)),
-        ipv4_network=v4[0] if v4 else None,
-        ipv4_secondary_networks=v4[1:],
-        ipv6_network=v6[0] if v6 else None,
-        ipv6_secondary_networks=v6[1:],
-        labels={ZONE_LABEL: node.zone} if node.zone else None,
-    )
-
-
-def _addresses(node: Node) -> Iterator[NodeAddress]:
-    for address in node.addresses:
-        yield NodeAddress("InternalIP", ipaddress.ip_address(format_address(address)))
+    def _is_ours(self, key: str, value: bytes) -> bool:
+        node = own_node(self._mesh, self._cluster, self._node)
+        return is_of_node(node, self._cluster_id, self._max_connected_clusters, key, value)

@@ -17,29 +17,29 @@ class RecordingSink:
         self._changed = asyncio.Event()
 
     def peers(self, clusters: frozenset[str]) -> None:
-        self._note("peers", *sorted(clusters))
+        self.note("peers", *sorted(clusters))
 
     def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
         self.services[cluster] = {service.full_name: service for service in services}
-        self._note("replace", cluster, str(len(services)))
+        self.note("replace", cluster, str(len(services)))
 
     def put(self, cluster: str, service: ClusterService) -> None:
         self.services[cluster][service.full_name] = service
-        self._note("put", cluster, service.full_name)
+        self.note("put", cluster, service.full_name)
 
     def delete(self, cluster: str, name: str) -> None:
         del self.services[cluster][name]
-        self._note("delete", cluster, name)
+        self.note("delete", cluster, name)
 
     def synced(self, cluster: str) -> None:
-        self._note("synced", cluster)
+        self.note("synced", cluster)
 
     def stale(self, cluster: str, reason: str) -> None:
-        self._note("stale", cluster, reason)
+        self.note("stale", cluster, reason)
 
     def gone(self, cluster: str) -> None:
         self.services.pop(cluster, None)
-        self._note("gone", cluster)
+        self.note("gone", cluster)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds.
@@ -61,6 +61,7 @@ class RecordingSink:
         first = next(number for number, one in enumerate(self.events) if one[: len(event)] == event)
         del self.events[: first + 1]
 
-    def _note(self, *event: str) -> None:
+    def note(self, *event: str) -> None:
+        """Remember ``event``, and let whoever waits look."""
         self.events.append(event)
         self._changed.set()

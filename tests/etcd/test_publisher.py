@@ -16,8 +16,7 @@ import pytest
 from clustermesh import keys
 from clustermesh.errors import InvalidRecord, OptionsError
 from clustermesh.kv import Kv
-from clustermesh.node_record import Node, NodeAddress, encode_node
-from clustermesh.node_registration import NodeRegistration
+from clustermesh.own_keys import OwnKeys
 from clustermesh.publisher import Publisher, PublisherOptions
 from clustermesh.records import ClusterConfig, ClusterService, Port, encode_config, encode_service
 from clustermesh.watch import Batch, Change
@@ -46,7 +45,7 @@ def services(count: int) -> list[ClusterService]:
 
 
 @asynccontextmanager
-async def running(*parts: Publisher | NodeRegistration) -> AsyncIterator[None]:
+async def running(*parts: Publisher | OwnKeys) -> AsyncIterator[None]:
     """The parts run until the block ends."""
     tasks = [asyncio.create_task(part.run()) for part in parts]
     try:
@@ -312,22 +311,3 @@ async def test_many_keys_are_spread_over_leases(kv: Kv) -> None:
 def test_an_election_lease_that_is_not_the_shorter_one_is_refused() -> None:
     with pytest.raises(OptionsError, match="must be shorter"):
         PublisherOptions(election_ttl_s=900, data_ttl_s=900)
-
-
-async def test_a_node_keeps_its_own_record_and_only_that(etcd: EtcdProcess, kv: Kv) -> None:
-    node = Node("n1", "cm-1", 1, addresses=(NodeAddress("InternalIP", ip_address("10.0.0.1")),))
-    registration = NodeRegistration(kv, node, ttl_s=3)
-    async with running(registration):
-        await registration.settled()
-        moved = replace(node, addresses=(NodeAddress("InternalIP", ip_address("10.0.0.2")),))
-        registration.update(moved)
-        await registration.settled()
-        assert await stored(kv, "cilium/") == {"cilium/state/nodes/v1/cm-1/n1": encode_node(moved)}
-        etcd.kill()
-        etcd.wipe()
-        await etcd.start()
-        async with etcd.kv() as fresh:
-            seen = await changes_until(fresh, 0, lambda change: True)
-    assert [(change.key, change.value) for change in seen] == [
-        ("cilium/state/nodes/v1/cm-1/n1", encode_node(moved))
-    ]

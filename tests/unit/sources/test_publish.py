@@ -19,7 +19,7 @@ from meshd.model import (
     ServiceName,
     parse_address,
 )
-from meshd.sources.local_etcd import node_record
+from meshd.sources.own_records import node_record
 from meshd.sources.publish import record_of
 from meshd.state import Mesh
 from tests.unit.sources.nodes import NODE, RECORD

@@ -1,0 +1,181 @@
+"""The nodes of one cluster and the addresses of its workloads, from one etcd: its own, or a peer's.
+
+The nodes are listed first: an address means something only where its node is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NoReturn, Protocol, TypeVar
+
+from clustermesh import keys
+from clustermesh.address_record import AddressRecord, decode_address
+from clustermesh.errors import ClustermeshError
+from clustermesh.kv import Kv
+from clustermesh.node_record import Node, decode_node
+from clustermesh.reflector import Copy, Reflector
+from clustermesh.together import until_failure
+
+RecordT = TypeVar("RecordT")
+
+
+class NodeSink(Protocol):
+    """Who is told of nodes. Called on the event loop; must not block.
+
+    A record that vanishes says no more than that: its lease ended, or somebody deleted it. ``revision`` is that of the
+    store at which it did.
+    """
+
+    def replace_nodes(self, cluster: str, nodes: Sequence[Node]) -> None:
+        """These are all records of nodes of ``cluster``."""
+
+    def put_node(self, cluster: str, node: Node) -> None:
+        """``node`` is new or changed."""
+
+    def node_vanished(self, cluster: str, name: str, revision: int) -> None:
+        """There is no record of node ``name`` any more."""
+
+    def replace_addresses(self, cluster: str, addresses: Sequence[AddressRecord]) -> None:
+        """These are all addresses of ``cluster``."""
+
+    def put_address(self, cluster: str, address: AddressRecord) -> None:
+        """``address`` is new or changed."""
+
+    def address_vanished(self, cluster: str, name: str, revision: int) -> None:
+        """There is no record of address ``name`` any more."""
+
+
+@dataclass(slots=True)
+class NodeCopies:
+    """What is known of a cluster, kept across connections."""
+
+    nodes: Copy[Node] = field(default_factory=Copy)
+    addresses: Copy[AddressRecord] = field(default_factory=Copy)
+
+    @property
+    def refused(self) -> dict[str, str]:
+        """Name -> why, of records that cannot be used now."""
+        found = {f"node {name}": reason for name, reason in self.nodes.refused.items()}
+        return found | {f"address {name}": reason for name, reason in self.addresses.refused.items()}
+
+    @property
+    def refusals(self) -> Counter[str]:
+        """Field at fault -> how often, ever."""
+        return self.nodes.refusals + self.addresses.refusals
+
+
+class NodeReader:
+    """Tells ``sink`` of the nodes of ``cluster`` in ``kv``; ``listed`` is set once both lists were told.
+
+    ``trouble(kind, reason)`` and ``settle(kind)`` are told when changes may be missing, and when none are any more.
+    ``cached``: ``kv`` holds a KVStoreMesh's copy. ``canaries``: the exporter says when its lists are complete.
+    """
+
+    def __init__(
+        self,
+        kv: Kv,
+        cluster: str,
+        cluster_id: int,
+        *,
+        sink: NodeSink,
+        copies: NodeCopies,
+        max_connected_clusters: int,
+        cached: bool = False,
+        canaries: bool = True,
+        trouble: Callable[[str, str], None],
+        settle: Callable[[str], None],
+    ) -> None:
+        self.listed = asyncio.Event()
+        self._nodes_listed = asyncio.Event()
+        self._settle = settle
+
+        def node(key: str, name: str, value: bytes) -> Node:
+            return decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id)
+
+        def address(key: str, name: str, value: bytes) -> AddressRecord:
+            limit = max_connected_clusters
+            return decode_address(key, value, name=name, cluster_id=cluster_id, max_connected_clusters=limit)
+
+        def canary(resource: str) -> str | None:
+            return keys.canary(cluster, resource, cached=cached) if canaries else None
+
+        self._nodes = Reflector(
+            kv,
+            keys.nodes_prefix(cluster, cached=cached),
+            canary("nodes"),
+            decode=node,
+            copy=copies.nodes,
+            outlet=_ToSink(
+                sink.replace_nodes,
+                sink.put_node,
+                sink.node_vanished,
+                cluster,
+                "nodes",
+                trouble,
+                self._nodes_fresh,
+            ),
+        )
+        self._addresses = Reflector(
+            kv,
+            keys.addresses_prefix(cluster, cached=cached),
+            canary("ip"),
+            decode=address,
+            copy=copies.addresses,
+            outlet=_ToSink(
+                sink.replace_addresses,
+                sink.put_address,
+                sink.address_vanished,
+                cluster,
+                "addresses",
+                trouble,
+                self._addresses_fresh,
+            ),
+        )
+
+    async def run(self) -> NoReturn:
+        """List and watch until cancelled; a ClustermeshError when the connection cannot be relied on any more."""
+        failure: ClustermeshError = await until_failure(self._nodes.run(), self._run_addresses())
+        raise failure
+
+    def _nodes_fresh(self) -> None:
+        self._settle("nodes")
+        self._nodes_listed.set()
+
+    def _addresses_fresh(self) -> None:
+        self._settle("addresses")
+        self.listed.set()
+
+    async def _run_addresses(self) -> NoReturn:
+        await self._nodes_listed.wait()
+        await self._addresses.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _ToSink(Generic[RecordT]):
+    """A reflector's outlet: adds the cluster's name, and says whether changes arrive."""
+
+    told_all: Callable[[str, Sequence[RecordT]], None]
+    told_one: Callable[[str, RecordT], None]
+    vanished: Callable[[str, str, int], None]
+    cluster: str
+    kind: str
+    trouble: Callable[[str, str], None]
+    told_fresh: Callable[[], None]
+
+    def replace(self, records: Sequence[RecordT]) -> None:
+        self.told_all(self.cluster, records)
+
+    def put(self, record: RecordT) -> None:
+        self.told_one(self.cluster, record)
+
+    def delete(self, name: str, revision: int) -> None:
+        self.vanished(self.cluster, name, revision)
+
+    def fresh(self) -> None:
+        self.told_fresh()
+
+    def stale(self, reason: str) -> None:
+        self.trouble(self.kind, reason)

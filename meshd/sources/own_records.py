@@ -1,0 +1,95 @@
+"""What this node says of itself to the others, as records: the node, and the addresses of its pods."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+from clustermesh import keys
+from clustermesh.address_record import UNMANAGED_IDENTITY, AddressRecord, decode_address, encode_address
+from clustermesh.errors import InvalidRecord
+from clustermesh.node_record import Node as NodeRecord
+from clustermesh.node_record import NodeAddress, encode_node
+from meshd.model import Address, Node, format_address
+from meshd.model.cluster import OWN_NODE
+from meshd.sources.kubernetes_objects import ZONE_LABEL
+from meshd.state import Mesh
+from meshd.state.mesh import PRECEDENCE
+
+ROUTING_ANNOTATION = "meshd.io/routing"
+"""How a node's pods may be reached: native, vxlan or auto. A node without it is not one of ours."""
+
+
+def own_node(mesh: Mesh, cluster: str, name: str) -> Node:
+    """All that is known of node ``name`` itself: what the agent found, then what sources say."""
+    found = [mesh.nodes.get((source, cluster, name)) for source in (OWN_NODE, *PRECEDENCE)]
+    made = Node(cluster, name, "")
+    for node in found:
+        if node is not None:
+            made = replace(
+                made,
+                addresses=made.addresses or node.addresses,
+                pod_cidrs=made.pod_cidrs or node.pod_cidrs,
+                zone=made.zone or node.zone,
+                routing=made.routing or node.routing,
+            )
+    return made
+
+
+def own_records(mesh: Mesh, cluster: str, cluster_id: int, name: str) -> dict[str, bytes]:
+    """Key -> value of everything that node ``name`` says of itself in its cluster's etcd.
+
+    Addresses are said only where the node has one itself: they mean nothing without.
+    """
+    node = own_node(mesh, cluster, name)
+    records = {keys.node(cluster, name): encode_node(node_record(node, cluster_id))}
+    host = next(_ips(node.addresses), None)
+    if host is None:
+        return records
+    for workload in mesh.workloads.values():
+        for address in workload.addresses:
+            record = AddressRecord(
+                ip_network(format_address(address)),
+                host,
+                UNMANAGED_IDENTITY,
+                namespace=workload.namespace,
+                pod=workload.name,
+            )
+            records[keys.address(record.name)] = encode_address(record)
+    return records
+
+
+def is_of_node(node: Node, cluster_id: int, max_connected_clusters: int, key: str, value: bytes) -> bool:
+    """Whether the address under ``key`` is said to be on ``node``."""
+    name = key.removeprefix(keys.addresses_prefix(node.cluster))
+    try:
+        record = decode_address(
+            key, value, name=name, cluster_id=cluster_id, max_connected_clusters=max_connected_clusters
+        )
+    except InvalidRecord:
+        return False
+    return record.host in set(_ips(node.addresses))
+
+
+def node_record(node: Node, cluster_id: int) -> NodeRecord:
+    """What the other clusters are told of ``node``; the first network of each family is its main one."""
+    networks = [ip_network(text) for text in node.pod_cidrs]
+    v4 = tuple(network for network in networks if isinstance(network, IPv4Network))
+    v6 = tuple(network for network in networks if isinstance(network, IPv6Network))
+    return NodeRecord(
+        name=node.name,
+        cluster=node.cluster,
+        cluster_id=cluster_id,
+        addresses=tuple(NodeAddress("InternalIP", ip) for ip in _ips(node.addresses)),
+        ipv4_network=v4[0] if v4 else None,
+        ipv4_secondary_networks=v4[1:],
+        ipv6_network=v6[0] if v6 else None,
+        ipv6_secondary_networks=v6[1:],
+        labels={ZONE_LABEL: node.zone} if node.zone else None,
+        annotations={ROUTING_ANNOTATION: node.routing} if node.routing else None,
+    )
+
+
+def _ips(addresses: Iterable[Address]) -> Iterator[IPv4Address | IPv6Address]:
+    return (ip_address(format_address(address)) for address in addresses)
