@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from meshd.errors import KernelError
 from meshd.kernel.rtnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Message, attributes
@@ -26,6 +26,8 @@ _ATTR_MSG = 1
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _SIOCGIFINDEX = 0x8933
 _DATAGRAM_BYTES = 1 << 16
+# Were all of them refused, this many answers still fit into the socket's buffer.
+_MESSAGES_AT_ONCE = 64
 
 
 class RouteSocket:
@@ -53,20 +55,26 @@ class RouteSocket:
         Raises:
             KernelError: the first that was refused; names its object.
         """
-        if not messages:
-            return []
+        answers: list[list[bytes]] = []
+        refusal: KernelError | None = None
         with self._turn:
-            first = self._sequence + 1
-            self._sequence += len(messages)
-            try:
-                self._socket.send(_datagram(messages, first))
-                answers, refused = self._answers(first, len(messages))
-            except OSError as error:
-                raise KernelError("configure", messages[0].what, error.errno or 0) from error
-        for position, (code, reason) in sorted(refused.items()):
-            if code not in messages[position].tolerated:
-                raise KernelError("configure", messages[position].what, code, reason)
+            for start in range(0, len(messages), _MESSAGES_AT_ONCE):
+                some = messages[start : start + _MESSAGES_AT_ONCE]
+                answered, refused = self._exchange(some)
+                answers += answered
+                refusal = refusal or _refusal(some, refused)
+        if refusal is not None:
+            raise refusal
         return answers
+
+    def _exchange(self, messages: Sequence[Message]) -> tuple[list[list[bytes]], dict[int, tuple[int, str]]]:
+        first = self._sequence + 1
+        self._sequence += len(messages)
+        try:
+            self._socket.send(_datagram(messages, first))
+            return self._answers(first, len(messages))
+        except OSError as error:
+            raise KernelError("configure", messages[0].what, error.errno or 0) from error
 
     def index(self, name: str) -> int:
         """The ifindex of link ``name``; 0: there is none."""
@@ -110,6 +118,13 @@ class RouteSocket:
                         return answers, refused
                 else:
                     answers[position].append(body)
+
+
+def _refusal(messages: Sequence[Message], refused: Mapping[int, tuple[int, str]]) -> KernelError | None:
+    for position, (code, reason) in sorted(refused.items()):
+        if code not in messages[position].tolerated:
+            return KernelError("configure", messages[position].what, code, reason)
+    return None
 
 
 def _datagram(messages: Sequence[Message], first: int) -> bytes:

@@ -36,12 +36,12 @@ _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 # Of a link, leave the counters out.
 _RTEXT_FILTER_SKIP_STATS = 8
 
-_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO = 1, 3, 4, 18
-_IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 27, 28, 29
+IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_GROUP = 1, 3, 4, 5, 27
+_IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
-_NDA_DST, _NDA_LLADDR = 1, 2
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
+IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+_NDA_DST, NDA_LLADDR = 1, 2
+RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBi")
@@ -74,9 +74,9 @@ class VethSide:
     is_up: bool = False
 
 
-def attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, content: bytes) -> bytes:
     """One attribute, padded."""
-    return _ATTRIBUTE.pack(4 + len(value), kind) + value + bytes(-len(value) % 4)
+    return _ATTRIBUTE.pack(4 + len(content), kind) + content + bytes(-len(content) % 4)
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -90,14 +90,19 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         at += length + -length % 4
 
 
-def number(value: int) -> bytes:
+def number(integer: int) -> bytes:
     """A u32 as the value of an attribute."""
-    return struct.pack("=I", value)
+    return struct.pack("=I", integer)
 
 
-def text(value: str) -> bytes:
+def value(packed: bytes | None) -> int:
+    """The u32 of such an attribute; 0 where it is absent."""
+    return int(struct.unpack("=I", packed)[0]) if packed else 0
+
+
+def text(string: str) -> bytes:
     """A string as the value of an attribute."""
-    return value.encode() + b"\0"
+    return string.encode() + b"\0"
 
 
 def mac_bytes(mac: str) -> bytes:
@@ -119,10 +124,10 @@ def _link_head(index: int, side: VethSide) -> bytes:
 
 
 def _link_options(side: VethSide) -> bytes:
-    options = attribute(_IFLA_IFNAME, text(side.name)) + attribute(_IFLA_ADDRESS, mac_bytes(side.mac))
-    options += attribute(_IFLA_MTU, number(side.mtu))
+    options = attribute(IFLA_IFNAME, text(side.name)) + attribute(IFLA_ADDRESS, mac_bytes(side.mac))
+    options += attribute(IFLA_MTU, number(side.mtu))
     if side.group:
-        options += attribute(_IFLA_GROUP, number(side.group))
+        options += attribute(IFLA_GROUP, number(side.group))
     if side.netns is not None:
         options += attribute(_IFLA_NET_NS_FD, number(side.netns))
     return options
@@ -136,27 +141,34 @@ def set_up(what: str, index: int) -> Message:
 def set_group(name: str, group: int, tolerated: tuple[int, ...] = ()) -> Message:
     """Puts a link into a group."""
     body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
-    body += attribute(_IFLA_IFNAME, text(name)) + attribute(_IFLA_GROUP, number(group))
+    body += attribute(IFLA_IFNAME, text(name)) + attribute(IFLA_GROUP, number(group))
     return Message(f"link {name}", RTM_SETLINK, 0, body, tolerated)
 
 
 def delete_link(name: str, tolerated: tuple[int, ...] = ()) -> Message:
     """Deletes a link, with a veth its peer."""
-    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name))
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_IFNAME, text(name))
     return Message(f"link {name}", RTM_DELLINK, 0, body, tolerated)
 
 
 def delete_group(group: int, tolerated: tuple[int, ...] = ()) -> Message:
     """Deletes all links of a group at once."""
-    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_GROUP, number(group))
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_GROUP, number(group))
     return Message(f"links of group {group}", RTM_DELLINK, 0, body, tolerated)
 
 
 def get_link(name: str, tolerated: tuple[int, ...] = ()) -> Message:
     """Asks for a link by its name."""
-    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(_IFLA_IFNAME, text(name))
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attribute(IFLA_IFNAME, text(name))
     body += attribute(_IFLA_EXT_MASK, number(_RTEXT_FILTER_SKIP_STATS))
     return Message(f"link {name}", RTM_GETLINK, 0, body, tolerated)
+
+
+def get_links() -> Message:
+    """Asks for all links."""
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body += attribute(_IFLA_EXT_MASK, number(_RTEXT_FILTER_SKIP_STATS))
+    return Message("links", RTM_GETLINK, NLM_F_DUMP, body)
 
 
 def family_of(address: Address) -> int:
@@ -167,7 +179,7 @@ def family_of(address: Address) -> int:
 def add_address(index: int, address: Address) -> Message:
     """Gives a link ``address`` alone; an IPv6 one is usable at once (no duplicate detection)."""
     head = ADDRESS.pack(family_of(address), address.max_prefixlen, 0, _SCOPE_UNIVERSE, index)
-    body = head + attribute(_IFA_LOCAL, address.packed) + attribute(_IFA_ADDRESS, address.packed)
+    body = head + attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
     if address.version == 6:
         body += attribute(_IFA_FLAGS, number(_IFA_F_NODAD))
     return Message(f"address {address}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
@@ -182,7 +194,7 @@ def get_addresses(index: int) -> Message:
 def replace_neighbour(index: int, address: Address, mac: str) -> Message:
     """A permanent neighbour, whatever was known of it before."""
     head = NEIGHBOUR.pack(family_of(address), index, NUD_PERMANENT, 0, 0)
-    body = head + attribute(_NDA_DST, address.packed) + attribute(_NDA_LLADDR, mac_bytes(mac))
+    body = head + attribute(_NDA_DST, address.packed) + attribute(NDA_LLADDR, mac_bytes(mac))
     return Message(f"neighbour {address}", RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
@@ -196,14 +208,14 @@ def replace_host_route(index: int, address: Address) -> Message:
     """A route to ``address`` alone over a link, instead of any other."""
     scope = _SCOPE_LINK if address.version == 4 else _SCOPE_UNIVERSE
     head = _route_head(address, address.max_prefixlen, scope, 0)
-    body = head + attribute(_RTA_DST, address.packed) + attribute(_RTA_OIF, number(index))
+    body = head + attribute(RTA_DST, address.packed) + attribute(RTA_OIF, number(index))
     return Message(f"route to {address}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
 def replace_default_route(index: int, gateway: Address) -> Message:
     """The default route, through a gateway that is no address of the link's network."""
     head = _route_head(gateway, 0, _SCOPE_UNIVERSE, _RTNH_F_ONLINK)
-    body = head + attribute(_RTA_GATEWAY, gateway.packed) + attribute(_RTA_OIF, number(index))
+    body = head + attribute(RTA_GATEWAY, gateway.packed) + attribute(RTA_OIF, number(index))
     return Message(f"default route through {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
@@ -225,7 +237,7 @@ def get_route(address: Address, tolerated: tuple[int, ...] = ()) -> Message:
     """Asks how packets to ``address`` would go."""
     head = ROUTE.pack(family_of(address), address.max_prefixlen, 0, 0, 0, 0, 0, 0, 0)
     return Message(
-        f"route to {address}", RTM_GETROUTE, 0, head + attribute(_RTA_DST, address.packed), tolerated
+        f"route to {address}", RTM_GETROUTE, 0, head + attribute(RTA_DST, address.packed), tolerated
     )
 
 

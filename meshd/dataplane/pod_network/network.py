@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from meshd.dataplane.pod_network import links, node_forwarding
+from meshd.dataplane.pod_network import comparison, links, node_forwarding
 from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
+from meshd.kernel.route_socket import RouteSocket
+from meshd.kernel.rtnetlink import Message
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
 
 log = structlog.get_logger(__name__)
@@ -27,12 +30,18 @@ RETRY_S = 5.0
 LOOK_S = 30.0
 
 
+# What the host's end of a pod's link is given besides routes, by its ifindex: requests that go with them.
+More = Callable[[Attachment, int], Sequence[Message]]
+
+
 class PodNetwork:
     """`prepare` once, then anything; `run` sweeps until cancelled. ``versions``: families (4, 6) that pods have."""
 
-    def __init__(self, versions: set[int]) -> None:
+    def __init__(self, versions: set[int], more: More = lambda _attachment, _index: ()) -> None:
         self._versions = versions
+        self._more = more
         self._host = Netns.current()
+        self._route = RouteSocket()
         self._mtu = node_forwarding.DEFAULT_MTU
         self._doomed: set[str] = set()
         self._changed = asyncio.Event()
@@ -61,6 +70,7 @@ class PodNetwork:
                 self._changed.clear()
                 await asyncio.sleep(GATHER_S)
         finally:
+            self._route.close()
             self._host.close()
 
     def why_no_pod(self, netns: str) -> str:
@@ -81,7 +91,8 @@ class PodNetwork:
         if name in self._doomed:
             async with self._sweeping:
                 self._doomed.discard(name)
-        await asyncio.to_thread(links.make, self._host, attachment, self._mtu)
+        more = partial(self._more, attachment)
+        await asyncio.to_thread(links.make, self._route, attachment, self._mtu, more)
         return await self.interface(attachment)
 
     async def interface(self, attachment: Attachment) -> PodInterface:
@@ -96,11 +107,11 @@ class PodNetwork:
 
     async def wrong(self, attachment: Attachment) -> Sequence[str]:
         """In what the kernel differs from what was made, as phrases."""
-        return await asyncio.to_thread(links.wrong, self._host, attachment)
+        return await asyncio.to_thread(comparison.wrong, self._route, attachment)
 
     async def alive(self, known: Callable[[], Iterable[Attachment]]) -> Sequence[Attachment]:
         """Those of ``known()`` whose namespace and, if it is ours, link are there. Links of nobody known go soon."""
-        there = await asyncio.to_thread(links.attached, self._host)
+        there = set(await asyncio.to_thread(links.attached, self._route))
         # Asked after the look: whoever has a link was known before he got it.
         attachments = list(known())
         strangers = there - {links.ends(each.key).host_name for each in attachments}
@@ -122,7 +133,7 @@ class PodNetwork:
         async with self._sweeping:
             names = sorted(self._doomed)
             try:
-                await asyncio.to_thread(links.doom, self._host, names)
+                await asyncio.to_thread(links.doom, self._route, names)
             except KernelError as error:
                 log.warning("links of pods that are gone cannot be deleted, retrying", reason=str(error))
                 asyncio.get_running_loop().call_later(RETRY_S, self._changed.set)

@@ -19,6 +19,7 @@ from meshd.kernel import rtnetlink as rt
 from meshd.kernel.netns import Netns
 from meshd.kernel.object import BpfObject, Loaded
 from meshd.kernel.route_socket import RouteSocket
+from meshd.kernel.rtnetlink_answers import link_of
 from meshd.kernel.tc_netlink import (
     EGRESS,
     INGRESS,
@@ -141,6 +142,13 @@ def test_questions_are_answered_one_by_one_or_as_a_table(pair: Pair) -> None:
     assert [len(each) for each in (link, route, neighbour, absent)] == [1, 1, 1, 0]
     # Its own link-local address, once the link has a carrier.
     assert len(table) <= 1
+
+
+def test_hundreds_of_refusals_do_not_fill_the_socket(pair: Pair) -> None:
+    absent = [rt.set_group(f"absent{number}", 8, (errno.ENODEV,)) for number in range(1000)]
+    pair.near_socket.exchange([*absent, rt.set_group(pair.near_name, 8)])
+    [[answer]] = pair.near_socket.exchange([rt.get_link(pair.near_name)])
+    assert link_of(answer).group == 8
 
 
 def test_a_doomed_group_goes_at_once(pair: Pair) -> None:

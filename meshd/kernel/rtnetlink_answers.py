@@ -1,0 +1,73 @@
+"""What the kernel answers to the questions of `rtnetlink.py`, decoded as far as somebody asks for it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from meshd.kernel import rtnetlink as rt
+from meshd.kernel.rtnetlink import Address, attributes
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device. ``peer``: the ifindex of a veth's other end, in whatever namespace that is; 0 where there is none."""
+
+    index: int
+    name: str
+    is_up: bool
+    mac: str
+    mtu: int
+    group: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route; ``prefix_length`` 0 is a default route."""
+
+    prefix_length: int
+    destination: Address | None
+    gateway: Address | None
+    oif: int
+
+
+def link_of(answer: bytes) -> Link:
+    """An answer to `rtnetlink.get_link`."""
+    _, _, index, flags, _ = rt.LINK.unpack_from(answer)
+    found = dict(attributes(answer[rt.LINK.size :]))
+    return Link(
+        index,
+        found.get(rt.IFLA_IFNAME, b"").rstrip(b"\0").decode(),
+        bool(flags & rt.IFF_UP),
+        found.get(rt.IFLA_ADDRESS, b"").hex(":"),
+        rt.value(found.get(rt.IFLA_MTU)),
+        rt.value(found.get(rt.IFLA_GROUP)),
+        rt.value(found.get(rt.IFLA_LINK)),
+    )
+
+
+def route_of(answer: bytes) -> Route:
+    """An answer to `rtnetlink.get_route` or `rtnetlink.get_routes`."""
+    found = dict(attributes(answer[rt.ROUTE.size :]))
+    return Route(
+        rt.ROUTE.unpack_from(answer)[1],
+        _address(found.get(rt.RTA_DST)),
+        _address(found.get(rt.RTA_GATEWAY)),
+        rt.value(found.get(rt.RTA_OIF)),
+    )
+
+
+def address_of(answer: bytes) -> Address | None:
+    """An answer to `rtnetlink.get_addresses`: the link's own address, also where it has a peer's beside it."""
+    found = dict(attributes(answer[rt.ADDRESS.size :]))
+    return _address(found.get(rt.IFA_LOCAL, found.get(rt.IFA_ADDRESS)))
+
+
+def neighbour_mac(answer: bytes) -> str:
+    """An answer to `rtnetlink.get_neighbour`; empty where its link address is not known."""
+    return dict(attributes(answer[rt.NEIGHBOUR.size :])).get(rt.NDA_LLADDR, b"").hex(":")
+
+
+def _address(packed: bytes | None) -> Address | None:
+    return ip_address(packed) if packed else None
