@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from meshd.model.address import Address
-from meshd.model.workload import Workload
+from meshd.model.workload import PodLink, Workload
 
 # The source of the workloads that a runtime made known.
 CNI = "cni"
@@ -19,7 +19,8 @@ AttachmentKey = tuple[str, str]
 class Attachment:
     """What an ADD made, or was told of. ``netns`` is a path; ``namespace`` and ``name`` are the pod's.
 
-    ``chained``: another plugin made interface and addresses, they are not ours to take away.
+    ``chained``: another plugin made interface and addresses, they are not ours to take away. ``via_stack``: another plugin
+    after us does something to its packets on the host's end of the link (a bandwidth limit), so nothing may go around it.
     """
 
     network: str
@@ -30,6 +31,7 @@ class Attachment:
     name: str
     addresses: tuple[Address, ...] = ()
     chained: bool = False
+    via_stack: bool = False
 
     @property
     def key(self) -> AttachmentKey:
@@ -50,8 +52,11 @@ class PodInterface:
     gateways: Mapping[int, str]
 
 
-def workloads(attachments: Iterable[Attachment]) -> dict[tuple[str, str], Workload]:
-    """(namespace, name) -> the workload, from ``attachments`` in the order in which they were made.
+def workloads(
+    attachments: Iterable[Attachment], link_of: Callable[[Attachment], PodLink | None] = lambda _: None
+) -> dict[tuple[str, str], Workload]:
+    """(namespace, name) -> the workload, from ``attachments`` in the order in which they were made. ``link_of``: the link
+    that programs carry, if they do.
 
     A pod whose sandbox is made anew has two containers for a while: the newer one is the pod. Its interfaces count together.
     """
@@ -59,7 +64,11 @@ def workloads(attachments: Iterable[Attachment]) -> dict[tuple[str, str], Worklo
     for each in attachments:
         pod = each.namespace, each.name
         container, before = found.get(pod, ("", None))
-        earlier = before.addresses if before is not None and container == each.container_id else ()
-        addresses = tuple(dict.fromkeys((*earlier, *each.addresses)))
-        found[pod] = each.container_id, Workload(each.namespace, each.name, CNI, each.netns, addresses)
+        if container != each.container_id:
+            before = None
+        addresses = tuple(dict.fromkeys((*(before.addresses if before else ()), *each.addresses)))
+        link = link_of(each)
+        links = (*(before.links if before else ()), *((link,) if link else ()))
+        made = Workload(each.namespace, each.name, CNI, each.netns, addresses, links=links)
+        found[pod] = each.container_id, made
     return {pod: workload for pod, (_, workload) in found.items()}

@@ -8,11 +8,28 @@ from meshd.model.address import Address
 
 
 @dataclass(frozen=True, slots=True)
+class PodLink:
+    """An interface of a pod as the node's programs see it. ``ifindex`` is the host's end, ``mac`` the link address of the
+    pod's.
+
+    ``via_stack``: the host's stack does something to its packets. ``observed``: another plugin made it.
+    """
+
+    ifindex: int
+    netns_cookie: int
+    mac: str
+    host_mac: str
+    addresses: tuple[Address, ...]
+    via_stack: bool = False
+    observed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A pod of this node.
 
     ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/PID/ns/net``).
-    ``socket_lb`` None: what the pod's namespace says, else translated.
+    ``socket_lb`` None: what the pod's namespace says, else translated. ``links``: those that this node's programs carry.
     """
 
     namespace: str
@@ -21,6 +38,7 @@ class Workload:
     netns: str
     addresses: tuple[Address, ...] = ()
     socket_lb: bool | None = None
+    links: tuple[PodLink, ...] = ()
 
     @property
     def key(self) -> tuple[str, str, str]:
