@@ -5,7 +5,7 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long check bench setup lint-fix constraints clean
+.PHONY: help demo test test-long check bench bench-path setup lint-fix constraints clean
 
 help:
 	@echo "make demo       two clusters on this machine, one global service, a failover to watch (root)"
@@ -13,6 +13,7 @@ help:
 	@echo "make check      linters, types, import contracts, generated files"
 	@echo "make test-long  1 GB transfers, hundreds of faults"
 	@echo "make bench      what a service address costs, against kube-proxy's rules (root)"
+	@echo "make bench-path what a packet's way between pods costs, against plain routing (root)"
 	@echo "make setup      only the set-up that the others do by themselves"
 	@echo "make lint-fix   format Python and C, and mend what ruff can"
 	@echo "make clean      remove all that was made in this directory; Debian packages stay"
@@ -39,6 +40,11 @@ bench:
 	@$(SETUP) bench
 	@$(BIN)/meshctl bench service-lb $(ARGS)
 
+bench-path:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) bench
+	@$(BIN)/meshctl bench path $(ARGS)
+
 setup:
 	@$(SETUP) test
 
@@ -55,5 +61,5 @@ constraints:
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -f meshd/kernel/_libbpf*.so meshd/kernel/_libbpf.c meshd/kernel/meshd.bpf.o meshd/ctl/meshd-cni.*
+	rm -f meshd/kernel/_libbpf*.so meshd/kernel/_libbpf.c meshd/kernel/meshd.bpf.o meshd/ctl/meshd-cni.* meshd/bench/path-probe
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

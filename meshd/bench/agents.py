@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ from meshd.api.v1 import (
 from meshd.bench.places import BenchError, Place, Places
 from meshd.bench.population import BACKEND_PORT, NAMESPACE, SERVICE_PORT, BenchService, manifests
 from meshd.bench.workers import entering
+from meshd.errors import KernelError
 from meshd.kernel.maps import Map
 
 TIMEOUT_S = 120.0
@@ -199,9 +201,18 @@ class Agent:
     # What it has in the kernel
 
     def open_map(self, name: str) -> Map:
-        """A map of the agent, from its pin; the caller closes it."""
-        (pin,) = (self._bpffs / "maps").glob(f"{name}_*")
-        return Map.open_pinned(pin, name)
+        """A map of the agent, from its pin; the caller closes it.
+
+        Raises:
+            KernelError: it has no such map.
+        """
+        # After the name comes the hash of the layout, in which there is no further underscore.
+        pins = [
+            pin for pin in (self._bpffs / "maps").glob(f"{name}_*") if pin.name.rpartition("_")[0] == name
+        ]
+        if not pins:
+            raise KernelError("open", f"map {name} of the agent", errno.ENOENT)
+        return Map.open_pinned(pins[0], name)
 
     # What it says of itself
 

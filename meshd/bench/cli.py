@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
     _add_propagation(benches)
+    _add_path(benches)
     one = benches.add_parser(
         "service-lb",
         help="what a service address costs at connect(), and how quickly changes are in the kernel",
@@ -76,6 +77,30 @@ def _add_propagation(benches: argparse._SubParsersAction[argparse.ArgumentParser
             metavar="N",
             help=f"{what}, at least {least} (default: %(default)s)",
         )
+
+
+def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "path",
+        help="what a packet's way between two pods costs, on one node and between two",
+        description="Messages, connections and bulk between pods of meshd, beside plain routing, a bridge with kube-proxy's "
+        "rules, a VXLAN device and loopback, on one CPU, on two, and left to the scheduler. Less than four minutes.",
+    )
+    _add_shared(one)
+    one.add_argument(
+        "--rounds",
+        type=_at_least(6),
+        default=10,
+        metavar="N",
+        help="rounds of all paths, at least 6 (default: %(default)s)",
+    )
+    one.add_argument(
+        "--seconds",
+        type=float,
+        default=0.1,
+        metavar="S",
+        help="length of each measurement (default: %(default)s)",
+    )
 
 
 def _add_shared(one: argparse.ArgumentParser) -> None:
@@ -144,7 +169,15 @@ def _propagation(
     return propagation.measure(propagation.Options(args.services, args.toggles), places, stack, progress)
 
 
-_BENCHES = {"service-lb": _service_lb, "propagation": _propagation}
+def _path(
+    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
+) -> Report:
+    from meshd.bench import path  # noqa: PLC0415 - as in _measure
+
+    return path.measure(path.Options(args.rounds, args.seconds), places, stack, progress)
+
+
+_BENCHES = {"service-lb": _service_lb, "propagation": _propagation, "path": _path}
 
 
 def main(arguments: list[str] | None = None) -> int:
