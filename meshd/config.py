@@ -11,6 +11,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from meshd.config_pod_network import PodNetwork
+from meshd.config_pod_network import check as check_pod_network
 from meshd.errors import ConfigError
 
 DEFAULT_PATH = Path("/etc/meshd/config.yaml")
@@ -74,6 +76,11 @@ class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     connected: int = 262144
     datagrams: int = 65536
     workloads: int = 4096
+    pods: int = 4096
+    destinations: int = 65536
+    flows: int = 262144
+    new_flows: int = 65536
+    fragments: int = 8192
 
 
 class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -117,6 +124,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     api: Api = Api()
     metrics: Metrics = Metrics()
     cni: Cni = Cni()
+    pod_network: PodNetwork = PodNetwork()
     maps: Maps = Maps()
     audit_interval_s: float = 30.0
     # Another build of the BPF object than the one in the package (tests, emergency fixes).
@@ -128,6 +136,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     def socket(self) -> Path:
         """The Unix socket of the control API, mode 0660."""
         return self.run_dir / "meshd.sock"
+
+    @property
+    def has_pod_network(self) -> bool:
+        """Whether programs carry pods' packets."""
+        wanted = self.pod_network.enabled
+        return bool(self.cni.pod_cidrs) if wanted is None else wanted
 
     @property
     def cni_socket(self) -> Path:
@@ -162,6 +176,7 @@ def checked(config: Config) -> Config:
         raise ConfigError("api.listen needs api.tls: the control API leaves the node over mTLS only")
     if config.cni.cool_down_s < 0:
         raise ConfigError(f"cni.coolDownS is {config.cni.cool_down_s:g}, it cannot be negative")
+    check_pod_network(config.pod_network)
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:
         raise ConfigError(

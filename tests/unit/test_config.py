@@ -21,6 +21,18 @@ REFUSED = [
     (f"nodeName: a\nclusterId: 1\n{PEERS}", "something else than `default`"),
     ("nodeName: a\nclustermesh: {electionLeaseS: 900}", "must be shorter than dataLeaseS"),
     ("nodeName: a\nclustermesh: {maxConnectedClusters: 300}", "must be 255 or 511"),
+    (
+        "nodeName: a\npodNetwork: {routing: bridge}",
+        r"Invalid enum value 'bridge' - at `\$.podNetwork.routing`",
+    ),
+    ("nodeName: a\npodNetwork: {masqueradePorts: many}", "is 'many', it must be FIRST-LAST"),
+    ("nodeName: a\npodNetwork: {masqueradePorts: 60000-60010}", "it must be at least 256 ports"),
+    ("nodeName: a\npodNetwork: {masqueradePorts: 60000-70000}", "in 1024-65535"),
+    ("nodeName: a\npodNetwork: {masqueradeExcluded: [10.0.0.1/8]}", "10.0.0.1/8 has host bits set"),
+    ("nodeName: a\npodNetwork: {viaStack: [somewhere]}", "viaStack names 'somewhere', which is no CIDR"),
+    ("nodeName: a\npodNetwork: {tunnelPort: 0}", "tunnelPort is 0, it must be 1..65535"),
+    ("nodeName: a\npodNetwork: {flowQuotaPercent: 0}", "flowQuotaPercent is 0, it must be 1..100"),
+    ("nodeName: a\npodNetwork: {timeouts: {echoS: 1}}", "timeouts.echoS is 1, it must be at least 2"),
 ]
 
 
@@ -46,3 +58,21 @@ def test_a_node_name_is_all_that_is_needed(tmp_path: Path) -> None:
         Path("/var/lib/elsewhere"),
         Path("/run/meshd/meshd.sock"),
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", False),
+        ("cni: {socket: /run/cni.sock}", False),
+        ("cni: {podCidrs: [10.0.0.0/24]}", True),
+        ("cni: {podCidrs: [10.0.0.0/24]}\npodNetwork: {enabled: false}", False),
+        ("cni: {socket: /run/cni.sock}\npodNetwork: {enabled: true}", True),
+    ],
+)
+def test_programs_carry_pods_where_the_node_gives_them_addresses_unless_said_otherwise(
+    tmp_path: Path, text: str, expected: bool
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"nodeName: node-1\n{text}\n")
+    assert config.load(path).has_pod_network is expected
