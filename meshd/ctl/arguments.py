@@ -239,7 +239,7 @@ def add_cni(commands: Commands) -> None:
     install.add_argument(
         "--cni-version",
         choices=("0.3.1", "0.4.0", "1.0.0", "1.1.0"),
-        help="default: the newest that the runtime takes",
+        help="default: the newest that the runtime and the other plugins take",
     )
     install.add_argument(
         "--chained",
@@ -249,6 +249,18 @@ def add_cni(commands: Commands) -> None:
     uninstall = actions.add_parser("uninstall", help="back to what was in force before")
     uninstall.add_argument(
         "--leave-running", action="store_true", help="although pods of meshd run; their interfaces stay"
+    )
+    uninstall.add_argument(
+        "--drain",
+        action="store_true",
+        help="wait until the runtime has deleted all pods of meshd, then uninstall",
+    )
+    uninstall.add_argument(
+        "--timeout",
+        type=float,
+        default=600.0,
+        metavar="S",
+        help="of --drain, in seconds (default: %(default)g)",
     )
     status = actions.add_parser("status", help="what is installed, and what is in force")
     for name, parser in (("install", install), ("uninstall", uninstall), ("status", status)):

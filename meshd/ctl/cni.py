@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import argparse
 import platform
-import re
 import socket
-import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from meshd import config
 from meshd.config import Config
-from meshd.ctl import cni_files
+from meshd.ctl import cni_files, cni_versions
 from meshd.ctl.cni_files import Places
+from meshd.ctl.cni_pods import drained, named, pods
 from meshd.ctl.errors import CtlError
 from meshd.errors import ConfigError
-
-NEWEST = "1.1.0"
-# The newest that every runtime in use takes: containerd refuses configurations of a version it does not know.
-SAFE = "1.0.0"
-CONTAINERD_FOR_NEWEST = (2, 0)
 
 
 def install(options: argparse.Namespace) -> int:
     """Write plugin and conflist; the runtime uses meshd for the next pod."""
     agent, places = _places(options)
-    version = options.cni_version or version_for_runtime()
     before: list[dict[str, Any]] = []  # Any: other plugins' configuration is theirs
+    after: list[dict[str, Any]] = []  # Any: as above
     name = "meshd"
     if options.chained:
         others = cni_files.theirs(places.conf_dir)
@@ -38,26 +34,56 @@ def install(options: argparse.Namespace) -> int:
         name, before = cni_files.plugins_of(others[0])
     elif not agent.cni.pod_cidrs:
         raise CtlError("cni.podCidrs is not configured: set it, or use --chained")
-    made = cni_files.conflist(version, agent.cni_socket.absolute(), before, name)
+    else:
+        after = [each for each in cni_files.AFTER if (places.bin_dir / each["type"]).exists()]
+    version, reason = _version(options, places, [*before, *after])
+    made = cni_files.conflist(version, agent.cni_socket.absolute(), before, after, name=name)
     done = cni_files.install(places, packaged_plugin(), made)
     print("\n".join(done) if done else "already installed")
     print(f"in force for new pods: {places.conflist} (cniVersion {version})")
+    for line in _remarks(places, reason, options.chained, after):
+        print(line)
     return 0
+
+
+def _version(
+    options: argparse.Namespace, places: Places, others: Sequence[Mapping[str, Any]]
+) -> tuple[str, str]:
+    # Any: as above
+    if options.cni_version:
+        return options.cni_version, ""
+    plugins = [places.bin_dir / str(each["type"]) for each in others]
+    return cni_versions.newest(cni_versions.containerd_version(), [each for each in plugins if each.exists()])
+
+
+def _remarks(places: Places, reason: str, chained: bool, after: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    # Any: as above
+    if reason:
+        yield f"no newer cniVersion, so no GC and no STATUS: {reason}"
+    if not chained and not after:
+        yield f"without host ports: there is no portmap in {places.bin_dir}"
 
 
 def uninstall(options: argparse.Namespace) -> int:
     """Take plugin and conflist away; what was in force before is again."""
     _, places = _places(options)
-    running = pods()
-    if running and not options.leave_running:
+    if options.drain:
+        # The runtime takes pods away with the configuration that is in force, so ours stays until the last is gone.
+        left = drained(options.timeout, lambda text: print(text, file=sys.stderr))
+        if left:
+            raise CtlError(
+                f"after {options.timeout:g} s the runtime still has {named(left)}; nothing was changed. "
+                "Keep new ones away, for example with kubectl drain"
+            )
+    elif (running := pods()) and not options.leave_running:
         raise CtlError(
-            f"{running} pods of meshd run here, and without its plugin nobody takes their interfaces away: "
-            "stop them first, or use --leave-running"
+            f"{named(running)} run here, and without its plugin nobody takes their interfaces away: "
+            "use --drain to wait until they are gone, or --leave-running"
         )
     done = cni_files.uninstall(places)
     print("\n".join(done) if done else "was not installed")
-    left = cni_files.configurations(places.conf_dir)
-    print(f"in force for new pods: {left[0]}" if left else "the runtime has no network now")
+    found = cni_files.configurations(places.conf_dir)
+    print(f"in force for new pods: {found[0]}" if found else "the runtime has no network now")
     return 0
 
 
@@ -76,16 +102,11 @@ def status(options: argparse.Namespace) -> int:
         "put aside": ", ".join(path.name for path in sorted(places.conf_dir.glob("*" + cni_files.ASIDE)))
         or "nothing",
         "agent": f"{agent.cni_socket}: " + ("answers" if serving else "does not answer"),
-        "pods": str(pods()),
+        "pods": str(len(pods())),
     }
     for name, text in lines.items():
         print(f"{name:10} {text}")
     return 0 if is_ours and in_force == places.conflist and serving else 1
-
-
-def pods() -> int:
-    """How many pods of meshd have an interface on this node: links of this name are ours."""
-    return sum(1 for _ in Path("/sys/class/net").glob("mpod*"))
 
 
 def packaged_plugin() -> bytes:
@@ -99,23 +120,6 @@ def packaged_plugin() -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CtlError(f"this package has no CNI plugin for {platform.machine()}: {path}") from error
-
-
-def version_for_runtime() -> str:
-    """The newest version of the specification that the runtime on this machine takes."""
-    try:
-        done = subprocess.run(
-            ["containerd", "--version"], capture_output=True, text=True, check=False, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return SAFE
-    return newest_for_containerd(done.stdout)
-
-
-def newest_for_containerd(said: str) -> str:
-    """The newest version that the containerd takes which says ``said`` of itself."""
-    found = re.search(r"\bv?(\d+)\.(\d+)\.\d+", said)
-    return NEWEST if found and (int(found[1]), int(found[2])) >= CONTAINERD_FOR_NEWEST else SAFE
 
 
 def answers(path: Path) -> bool:

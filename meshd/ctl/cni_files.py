@@ -23,6 +23,8 @@ CONFLIST = "00-meshd.conflist"
 # What libcni looks at; anything else in the directory is no configuration.
 SUFFIXES = (".conf", ".conflist", ".json")
 ASIDE = ".meshd-aside"
+# Plugins of others that come after ours where they are installed: host ports of containers.
+AFTER: tuple[dict[str, Any], ...] = ({"type": "portmap", "capabilities": {"portMappings": True}},)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +103,22 @@ def theirs(conf_dir: Path) -> list[Path]:
     return sorted([*found, *conf_dir.glob("*" + ASIDE)], key=lambda path: path.name)
 
 
-def conflist(version: str, socket: Path, before: Sequence[dict[str, Any]] = (), name: str = "meshd") -> bytes:
-    """Our conflist, as JSON. ``before``: plugins that come first, which meshd is chained after."""
+def conflist(
+    version: str,
+    socket: Path,
+    before: Sequence[dict[str, Any]] = (),
+    after: Sequence[dict[str, Any]] = (),
+    *,
+    name: str = "meshd",
+) -> bytes:
+    """Our conflist, as JSON. ``before``: plugins that come first, which meshd is chained after; ``after``: that follow.
+
+    Of a bandwidth limit meshd only wants to know: it keeps such a pod's packets where the plugin that limits them sees them.
+    """
     # Any: what other plugins are configured with is theirs.
-    ours = {"type": PLUGIN, "socket": str(socket), "capabilities": {"ips": True}}
-    said = {"cniVersion": version, "name": name, "plugins": [*before, ours]}
+    capabilities = {"ips": True, "bandwidth": True}
+    ours = {"type": PLUGIN, "socket": str(socket), "capabilities": capabilities}
+    said = {"cniVersion": version, "name": name, "plugins": [*before, ours, *after]}
     return json.dumps(said, indent=2).encode() + b"\n"
 
 

@@ -37,7 +37,7 @@ _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _RTEXT_FILTER_SKIP_STATS = 8
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_GROUP = 1, 3, 4, 5, 27
-_IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 28, 29
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
 IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, NDA_LLADDR = 1, 2
@@ -143,6 +143,13 @@ def set_group(name: str, group: int, tolerated: tuple[int, ...] = ()) -> Message
     body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
     body += attribute(IFLA_IFNAME, text(name)) + attribute(IFLA_GROUP, number(group))
     return Message(f"link {name}", RTM_SETLINK, 0, body, tolerated)
+
+
+def set_alias(name: str, alias: str) -> Message:
+    """What people see beside a link's name; at most 255 bytes."""
+    body = LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0)
+    body += attribute(IFLA_IFNAME, text(name)) + attribute(_IFLA_IFALIAS, alias.encode()[:255])
+    return Message(f"link {name}", RTM_SETLINK, 0, body)
 
 
 def delete_link(name: str, tolerated: tuple[int, ...] = ()) -> Message:

@@ -106,6 +106,7 @@ def _add_pair(host: RouteSocket, near: VethSide, far: VethSide) -> None:
 
 
 def _on_host(index: int, pair: Ends, attachment: Attachment) -> Iterator[Message]:
+    yield rt.set_alias(pair.host_name, f"{attachment.namespace}/{attachment.name}")
     for address in map(ip, attachment.addresses):
         yield rt.replace_neighbour(index, address, pair.mac)
         yield rt.replace_host_route(index, address)

@@ -29,7 +29,9 @@ def test_uninstall_refuses_while_pods_of_meshd_run(config: Path, tmp_path: Path)
         mount -t sysfs none /sys
         {meshctl} install --config {config}
         ip link add mpod0123 type bridge
+        ip link set mpod0123 alias default/one
         if {meshctl} uninstall --config {config}; then exit 1; fi
+        if {meshctl} uninstall --config {config} --drain --timeout 0.3; then exit 1; fi
         test -e {tmp_path}/net.d/00-meshd.conflist
         {meshctl} uninstall --config {config} --leave-running
         test ! -e {tmp_path}/net.d/00-meshd.conflist
@@ -39,4 +41,25 @@ def test_uninstall_refuses_while_pods_of_meshd_run(config: Path, tmp_path: Path)
         ["unshare", "--net", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "1 pods of meshd run here" in done.stderr
+    assert "1 pod of meshd (default/one) run here" in done.stderr
+    assert "the runtime still has 1 pod of meshd (default/one)" in done.stderr
+
+
+def test_drain_waits_until_the_runtime_has_deleted_the_last_pod(config: Path, tmp_path: Path) -> None:
+    meshctl = f"{sys.executable} -m meshd.ctl.main cni"
+    # The runtime still needs the configuration for its DEL: it is there when the pod goes.
+    script = f"""
+        set -e
+        mount -t sysfs none /sys
+        {meshctl} install --config {config}
+        ip link add mpod0123 type bridge
+        {meshctl} uninstall --config {config} --drain 2>{tmp_path}/said &
+        until grep -q "waiting for 1 pod of meshd (mpod0123)" {tmp_path}/said; do sleep 0.01; done
+        test -e {tmp_path}/net.d/00-meshd.conflist
+        ip link del mpod0123
+        wait $!
+        test ! -e {tmp_path}/net.d/00-meshd.conflist
+    """
+    command = ["unshare", "--net", "--mount", "sh", "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from build_backend import cni_shim
-from meshd.ctl import cni, cni_files
+from meshd.ctl import cni, cni_files, cni_versions
 from meshd.ctl.cni_files import CONFLIST, Places, configurations
 from meshd.ctl.main import main
 
@@ -194,4 +196,79 @@ def test_a_crash_at_any_step_leaves_a_whole_configuration_in_force(
     ],
 )
 def test_the_version_is_the_newest_that_containerd_takes(said: str, version: str) -> None:
-    assert cni.newest_for_containerd(said) == version
+    assert cni_versions.newest_for_containerd(said) == version
+
+
+def put_plugin(places: Places, name: str, *versions: str) -> Path:
+    """A program that says it takes ``versions``."""
+    places.bin_dir.mkdir(exist_ok=True)
+    path = places.bin_dir / name
+    said = json.dumps({"cniVersion": "1.0.0", "supportedVersions": versions})
+    path.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = VERSION ] && echo '{said}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_portmap_follows_where_it_is_there_and_gets_the_ports_and_meshd_hears_of_limits(
+    places: Places, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert meshctl(config, "install") == 0
+    assert "there is no portmap" in capsys.readouterr().out
+    put_plugin(places, "portmap", "1.0.0")
+    assert meshctl(config, "install") == 0
+    ours, portmap = json.loads(places.conflist.read_text())["plugins"]
+    assert ours["capabilities"] == {"ips": True, "bandwidth": True}
+    assert (portmap["type"], portmap["capabilities"]) == ("portmap", {"portMappings": True})
+
+
+@pytest.mark.parametrize(
+    ("containerd", "plugins", "version", "said"),
+    [
+        ("v2.1.0", [("1.0.0", "1.1.0")], "1.1.0", ""),
+        ("v2.1.0", [("0.4.0", "1.0.0")], "1.0.0", "plugin0 takes no newer one"),
+        ("v2.1.0", [("1.0.0", "1.1.0"), ("0.3.1", "0.4.0")], "0.4.0", "plugin1 takes no newer one"),
+        ("v1.7.27", [("1.0.0", "1.1.0")], "1.0.0", "v1.7.27"),
+        ("", [], "1.0.0", "not found"),
+    ],
+)
+def test_the_version_is_one_that_everybody_takes(
+    places: Places, containerd: str, plugins: list[tuple[str, ...]], version: str, said: str
+) -> None:
+    paths = [put_plugin(places, f"plugin{number}", *each) for number, each in enumerate(plugins)]
+    found, reason = cni_versions.newest(containerd, paths)
+    assert (found, said in reason) == (version, True)
+
+
+def test_a_version_that_is_asked_for_is_written_whatever_the_others_take(
+    places: Places, config: Path
+) -> None:
+    put_plugin(places, "portmap", "1.0.0")
+    assert meshctl(config, "install", "--cni-version", "1.1.0") == 0
+    assert json.loads(places.conflist.read_text())["cniVersion"] == "1.1.0"
+
+
+def test_a_plugin_that_cannot_be_asked_takes_nothing(places: Places) -> None:
+    places.bin_dir.mkdir()
+    (places.bin_dir / "broken").write_text("no program")
+    assert cni_versions.supported(places.bin_dir / "broken") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("message", "said"), [(b"\x0a\x06v2.0.5\x12\x03abc", "v2.0.5"), (b"", ""), (b"\x12\x01x", "")]
+)
+def test_containerds_answer_names_its_version_first(message: bytes, said: str) -> None:
+    assert cni_versions.first_string(message) == said
+
+
+def test_a_containerd_that_runs_is_asked_itself(tmp_path: Path) -> None:
+    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"\x0a\x06v2.9.9")
+    service = grpc.method_handlers_generic_handler(
+        "containerd.services.version.v1.Version", {"Version": handler}
+    )
+    server = grpc.server(ThreadPoolExecutor(1), handlers=[service])
+    server.add_insecure_port(f"unix:{tmp_path}/containerd.sock")
+    server.start()
+    try:
+        assert cni_versions.containerd_version(tmp_path / "containerd.sock") == "v2.9.9"
+    finally:
+        server.stop(None).wait()
