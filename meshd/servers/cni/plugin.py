@@ -126,7 +126,10 @@ class Plugin:
             )
         addresses = () if before is None else addresses_of(before)
         pod = asked.netns, asked.namespace, asked.name
-        return Attachment(asked.config.name, *asked.key, *pod, addresses, chained=before is not None)
+        network = asked.config.name
+        return Attachment(
+            network, *asked.key, *pod, addresses, chained=before is not None, via_stack=asked.limited
+        )
 
     async def _make(self, asked: Question, made: Attachment, *, as_made: bool) -> bytes:
         if made.chained:
@@ -220,4 +223,4 @@ def is_repeated(known: Attachment, wanted: Attachment) -> bool:
     """Whether ``wanted`` asks again for what is ``known``: the same pod in the same namespace."""
     same_pod = (known.netns, known.namespace, known.name) == (wanted.netns, wanted.namespace, wanted.name)
     same_way = known.chained == wanted.chained and (not wanted.chained or known.addresses == wanted.addresses)
-    return same_pod and same_way and known.network == wanted.network
+    return same_pod and same_way and (known.network, known.via_stack) == (wanted.network, wanted.via_stack)

@@ -1,6 +1,6 @@
 """What a runtime asks, as values of our own: variables and network configuration are judged here and nowhere else.
 
-https://www.cni.dev/docs/spec/: parameters, network configuration, `CNI_ARGS`, and the capability `ips`.
+https://www.cni.dev/docs/spec/: parameters, network configuration, `CNI_ARGS`, and the capabilities `ips` and `bandwidth`.
 """
 
 from __future__ import annotations
@@ -42,10 +42,18 @@ class ValidAttachment(msgspec.Struct, frozen=True, rename={"container_id": "cont
     ifname: str
 
 
+class Bandwidth(msgspec.Struct, frozen=True, rename="camel"):
+    """Limits of one container, in bits a second as the plugin `bandwidth` reads them; 0: none."""
+
+    ingress_rate: int = 0
+    egress_rate: int = 0
+
+
 class RuntimeConfig(msgspec.Struct, frozen=True):
     """What a runtime adds for one container. ``ips``: addresses it wants, with or without a prefix length."""
 
     ips: tuple[str, ...] = ()
+    bandwidth: Bandwidth = Bandwidth()
 
 
 class NetworkConfig(
@@ -70,7 +78,8 @@ class NetworkConfig(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One command. What a command does not need is empty. ``trace`` is a W3C traceparent."""
+    """One command. What a command does not need is empty. ``limited``: a plugin after us limits the container's
+    bandwidth, on the host's end of its link. ``trace`` is a W3C traceparent."""
 
     command: str
     config: NetworkConfig
@@ -80,6 +89,7 @@ class Question:
     namespace: str = ""
     name: str = ""
     asked: tuple[Address, ...] = ()
+    limited: bool = False
     trace: str = ""
 
     @property
@@ -121,6 +131,7 @@ def question(variables: Mapping[str, str], config: bytes) -> Question:
         arguments.get("K8S_POD_NAMESPACE") or "default",
         arguments.get("K8S_POD_NAME") or container,
         addresses(read.runtime_config.ips, "runtimeConfig.ips"),
+        any(msgspec.structs.astuple(read.runtime_config.bandwidth)),
         variables.get("TRACEPARENT", ""),
     )
 

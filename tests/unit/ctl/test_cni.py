@@ -261,7 +261,9 @@ def test_containerds_answer_names_its_version_first(message: bytes, said: str) -
 
 
 def test_a_containerd_that_runs_is_asked_itself(tmp_path: Path) -> None:
-    handler = grpc.unary_unary_rpc_method_handler(lambda _request, _context: b"\x0a\x06v2.9.9")
+    handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(
+        lambda _request, _context: b"\x0a\x06v2.9.9"
+    )
     service = grpc.method_handlers_generic_handler(
         "containerd.services.version.v1.Version", {"Version": handler}
     )
