@@ -23,8 +23,8 @@ NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-RTM_NEWADDR, RTM_GETADDR = 20, 22
-RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 
 IFF_UP = 1
@@ -43,6 +43,7 @@ IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _NDA_DST, NDA_LLADDR = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 
+HEADER = struct.Struct("=IHHII")
 LINK = struct.Struct("=BxHiII")
 ADDRESS = struct.Struct("=BBBBi")
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
@@ -87,6 +88,17 @@ def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         if length < 4:
             return
         yield kind & _TYPE_MASK, data[at + 4 : at + length]
+        at += length + -length % 4
+
+
+def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and body of each message in a datagram that the kernel sent."""
+    at = 0
+    while at + HEADER.size <= len(data):
+        length, kind, _, _, _ = HEADER.unpack_from(data, at)
+        if length < HEADER.size:
+            return
+        yield kind, data[at + HEADER.size : at + length]
         at += length + -length % 4
 
 
