@@ -28,13 +28,14 @@ from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
 from meshd.model.attachment import CNI
+from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
-from meshd.sources.remote import PREFIX as REMOTE_PREFIX
+from meshd.sources.node_registry import NodeRegistry
 from meshd.sources.remote import RemoteClusters
 from meshd.state import Mesh
 from meshd.state.journal import sources_in
@@ -105,6 +106,8 @@ class Agent:
             self._mesh.listing(CNI)
         if self._config.manifests is not None:
             self._mesh.listing(MANIFESTS)
+        if self._config.clustermesh.etcd is not None:
+            self._mesh.listing(ETCD)
         known = {*dataplane.held.source_names.values(), *sources_in(journals)}
         held = set(dataplane.held.source_names.values())
         restored = snapshots.restore([name for name in known if self._is_configured(name)], held)
@@ -119,12 +122,15 @@ class Agent:
             return self._config.clustermesh.peers is not None
         if source == CNI:
             return self._config.cni.is_used
+        if source == ETCD:
+            return self._config.clustermesh.etcd is not None
         return source == MANIFESTS and self._config.manifests is not None
 
     async def _serve(
         self, dataplane: Dataplane, found: Sequence[Feature], changes: Changes, snapshots: Snapshots
     ) -> None:
         config = self._config
+        nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name)
         view = DataplaneView(config, dataplane, found)
         known = [name for name in dataplane.held.source_names.values() if self._is_configured(name)]
         remotes = RemoteClusters(
@@ -136,9 +142,10 @@ class Agent:
             options=MeshOptions(
                 remote=RemoteOptions(max_connected_clusters=config.clustermesh.max_connected_clusters)
             ),
+            nodes=nodes,
         )
         manifests = self._manifests()
-        local_etcd = self._local_etcd()
+        local_etcd = self._local_etcd(nodes)
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
@@ -149,7 +156,7 @@ class Agent:
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
-            problems=lambda: problems(manifests, remotes, local_etcd),
+            problems=lambda: [*problems(manifests, remotes, local_etcd), *nodes.problems()],
         )
         parts: list[Component | None] = [
             dataplane,
@@ -180,7 +187,7 @@ class Agent:
 
         return MetricsServer(self._config.metrics.listen, self._mesh, introspection)
 
-    def _local_etcd(self) -> LocalEtcd | None:
+    def _local_etcd(self, nodes: NodeRegistry) -> LocalEtcd | None:
         config = self._config
         if config.clustermesh.etcd is None:
             return None
@@ -190,6 +197,7 @@ class Agent:
             config.cluster_name,
             config.cluster_id,
             config.node_name,
+            nodes=nodes,
             publish=config.clustermesh.publish,
             max_connected_clusters=config.clustermesh.max_connected_clusters,
             options=PublisherOptions(

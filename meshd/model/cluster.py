@@ -22,8 +22,10 @@ class Namespace:
         return self.source, self.name
 
 
-# The source of this machine's own node, as the agent finds it.
+# Sources of nodes: this machine's own, as the agent finds it; the others of its cluster; those of another cluster, by name.
 OWN_NODE = "node"
+ETCD = "etcd"
+REMOTE_PREFIX = "cluster:"
 
 
 class NodeState(Enum):
@@ -60,6 +62,11 @@ class Node:
     @property
     def key(self) -> tuple[str, str, str]:
         return self.source, self.cluster, self.name
+
+    @property
+    def is_of_etcd(self) -> bool:
+        """Whether it is another one than this, and speaks for itself."""
+        return self.source == ETCD or self.source.startswith(REMOTE_PREFIX)
 
     def __str__(self) -> str:
         return f"{self.cluster}/{self.name}"

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import NoReturn
 
 import structlog
 
 from clustermesh import keys
-from clustermesh.errors import PeerFileError
+from clustermesh.errors import PeerFileError, StoreReplaced
 from clustermesh.kv import Kv
+from clustermesh.node_reader import NodeCopies, NodeReader
 from clustermesh.own_keys import OwnKeys
 from clustermesh.peers import Peer, parse_file
 from clustermesh.publisher import Publisher, PublisherOptions, PublisherStatus
 from clustermesh.records import ClusterConfig
+from clustermesh.together import until_failure
+from meshd.model.cluster import ETCD
+from meshd.sources.node_registry import NodeRegistry
 from meshd.sources.own_records import is_of_node, own_node, own_records
 from meshd.sources.publish import Publishing
 from meshd.state import Compacted, Mesh
 from meshd.state.mesh import WORKLOAD_PRECEDENCE
 
 RETRY_S = 1.0
+RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +33,7 @@ log = structlog.get_logger(__name__)
 class LocalEtcd:
     """What ``node`` of ``cluster`` writes into the etcd that the client file ``etcd`` describes.
 
+    ``nodes`` is told of the other nodes; None: these are not read.
     ``publish``: stand for election as the cluster's publisher, too. ``max_connected_clusters`` (255 or 511) must be the
     same in all clusters of a mesh.
     """
@@ -39,6 +46,7 @@ class LocalEtcd:
         cluster_id: int,
         node: str,
         *,
+        nodes: NodeRegistry | None = None,
         publish: bool = True,
         max_connected_clusters: int = 255,
         options: PublisherOptions | None = None,
@@ -48,6 +56,8 @@ class LocalEtcd:
         self._cluster = cluster
         self._cluster_id = cluster_id
         self._node = node
+        self._nodes = nodes
+        self._troubles: dict[str, str] = {}
         self._publish = publish
         self._max_connected_clusters = max_connected_clusters
         self._options = options or PublisherOptions()
@@ -69,6 +79,8 @@ class LocalEtcd:
             own = OwnKeys(kv, ttl_s=self._options.data_ttl_s, audit_s=self._options.audit_s)
             tasks.create_task(self._speak_for_the_node(own))
             tasks.create_task(own.run())
+            if self._nodes is not None:
+                tasks.create_task(self._follow_nodes(kv, self._nodes))
             if self._publish:
                 config = ClusterConfig(self._cluster_id, max_connected_clusters=self._max_connected_clusters)
                 self._publisher = Publisher(kv, self._cluster, config, node=self._node, options=self._options)
@@ -88,6 +100,40 @@ class LocalEtcd:
                     )
                 self.last_error = reason or "cannot be read"
             await asyncio.sleep(RETRY_S)
+
+    async def _follow_nodes(self, kv: Kv, nodes: NodeRegistry) -> NoReturn:
+        """Nodes and addresses of this cluster. No canary is waited for: that a record is not there yet takes nobody away."""
+        copies, pause_s = NodeCopies(), RETRY_FIRST_S
+        self._mesh.listing(ETCD)
+        while True:
+            reader = NodeReader(
+                kv,
+                self._cluster,
+                self._cluster_id,
+                sink=nodes,
+                copies=copies,
+                max_connected_clusters=self._max_connected_clusters,
+                canaries=False,
+                trouble=self._trouble,
+                settle=self._settle,
+            )
+            failure = await until_failure(reader.run())
+            if isinstance(failure, StoreReplaced):
+                kv.unpin()
+            pause_s = RETRY_FIRST_S if reader.listed.is_set() else min(2 * pause_s, RETRY_LAST_S)
+            self._trouble("nodes", str(failure))
+            log.warning("nodes of this cluster not read", reason=str(failure), retry_s=pause_s)
+            await asyncio.sleep(pause_s)
+
+    def _trouble(self, kind: str, reason: str) -> None:
+        self._troubles[kind] = reason
+        self._mesh.mark_stale(ETCD, reason)
+
+    def _settle(self, kind: str) -> None:
+        self._troubles.pop(kind, None)
+        # Addresses are listed after nodes: with the first list of them everything is there.
+        if not self._troubles and (kind == "addresses" or self._mesh.is_complete(ETCD)):
+            self._mesh.mark_complete(ETCD)
 
     async def _speak_for_the_node(self, own: OwnKeys) -> None:
         """Keeps ``own`` told of the node and its pods' addresses; what pods that are gone left goes once all are known."""

@@ -28,11 +28,12 @@ from meshd.model import (
     ServiceName,
     parse_address,
 )
+from meshd.model.cluster import REMOTE_PREFIX as PREFIX
+from meshd.sources.node_registry import NodeRegistry
 from meshd.state import Mesh, SourceState
 
 SOURCE = "clustermesh"
 """The source of the clusters themselves; what they share is of ``cluster:NAME``."""
-PREFIX = "cluster:"
 SLICE = "clustermesh"
 # Why a peer is still connecting is told by its status only, so it is looked at this often.
 REFRESH_S = 1.0
@@ -72,7 +73,7 @@ class RemoteClusters:
     """The clusters of the mesh: ``cluster`` itself, and those that a file in ``peers`` (None: nothing) names.
 
     ``known_sources`` are the names of sources that the kernel or a journal has rows of; those of clusters count as
-    listing until the directory was read completely.
+    listing until the directory was read completely. ``nodes`` is told of their nodes; None: these are not read.
     """
 
     def __init__(
@@ -84,11 +85,15 @@ class RemoteClusters:
         known_sources: Iterable[str] = (),
         *,
         options: MeshOptions | None = None,
+        nodes: NodeRegistry | None = None,
     ) -> None:
         self._mesh = mesh
         self._directory = peers
+        self._nodes = nodes
         self._clusters = (
-            ClusterMesh(peers, cluster, cluster_id, self, options=options) if peers is not None else None
+            ClusterMesh(peers, cluster, cluster_id, self, options=options, nodes=nodes)
+            if peers is not None
+            else None
         )
         self._own = Cluster(
             cluster, SOURCE, cluster_id, local=True, state=ClusterState.SYNCED, since_s=time.time()
@@ -115,6 +120,8 @@ class RemoteClusters:
             while True:
                 await asyncio.sleep(REFRESH_S)
                 self._refresh()
+                if self._nodes is not None:
+                    self._nodes.retry()
 
     # What the clustermesh package tells (its Sink)
 
@@ -129,10 +136,11 @@ class RemoteClusters:
         self._refresh()
 
     def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
-        """All that ``cluster`` shares."""
+        """All that ``cluster`` shares. Its nodes are told apart, and before."""
         source = source_of(cluster)
         was = self._mesh.sources.get(source)
-        self._mesh.replace(source, [slice_of(service) for service in services])
+        nodes = [node for node in self._mesh.nodes.values() if node.source == source]
+        self._mesh.replace(source, [*nodes, *(slice_of(service) for service in services)])
         if was is not None and was.state is SourceState.STALE:
             self._mesh.mark_stale(source, was.reason)  # until the cluster is said to be in sync
 

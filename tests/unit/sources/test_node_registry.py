@@ -1,0 +1,280 @@
+"""Records of nodes become nodes of the mesh: who is believed, who goes stale, and who takes whose place."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, ip_address, ip_network
+
+import pytest
+
+from clustermesh.address_record import AddressRecord
+from clustermesh.node_record import Node as NodeRecord
+from clustermesh.node_record import NodeAddress
+from meshd.model import Node, NodeState, format_address, parse_address
+from meshd.model.cluster import OWN_NODE
+from meshd.sources.node_registry import NodeRegistry
+from meshd.state import Mesh
+
+FRESH, STALE, REFUSED = NodeState.FRESH, NodeState.STALE, NodeState.REFUSED
+OWN = Node("cm-1", "n1", OWN_NODE, (parse_address("192.168.0.1"),), ("10.1.1.0/24",), routing="auto")
+
+
+def record(name: str, cidr: str, address: str, cluster: str = "cm-1", **more: str) -> NodeRecord:
+    network = ip_network(cidr)
+    assert isinstance(network, IPv4Network)
+    return NodeRecord(
+        name,
+        cluster,
+        int(cluster[-1]),
+        (
+            NodeAddress("InternalIP", ip_address(address)),
+            NodeAddress("ExternalIP", ip_address("203.0.113.9")),
+        ),
+        network,
+        annotations=more or None,
+    )
+
+
+SECOND = record("n2", "10.1.2.0/24", "192.168.0.2")
+THIRD = record("n3", "10.1.3.0/24", "192.168.0.3")
+ELSEWHERE = record("n1", "10.2.1.0/24", "192.168.0.101", "cm-2")
+
+
+def pod(address: str, host: str) -> AddressRecord:
+    return AddressRecord(ip_network(address), ip_address(host), 3)
+
+
+@pytest.fixture
+def mesh() -> Mesh:
+    made = Mesh()
+    made.replace(OWN_NODE, [OWN])
+    return made
+
+
+@pytest.fixture
+def registry(mesh: Mesh) -> NodeRegistry:
+    return NodeRegistry(mesh, "cm-1", "n1")
+
+
+def states(mesh: Mesh) -> dict[str, NodeState]:
+    return {str(node): node.state for node in mesh.nodes.values() if node.is_of_etcd}
+
+
+def node(mesh: Mesh, name: str) -> Node:
+    (found,) = [each for each in mesh.nodes.values() if str(each) == name and each.is_of_etcd]
+    return found
+
+
+def extra(mesh: Mesh, name: str) -> list[str]:
+    return [format_address(address) for address in node(mesh, name).extra]
+
+
+def test_a_record_becomes_a_node_of_its_cluster(mesh: Mesh, registry: NodeRegistry) -> None:
+    annotated = record("n2", "10.1.2.0/24", "192.168.0.2", **{"meshd.io/routing": "vxlan"})
+    registry.replace_nodes("cm-1", [annotated, record("n1", "10.1.1.0/24", "192.168.0.1")])
+    registry.replace_nodes("cm-2", [ELSEWHERE])
+    address = parse_address("192.168.0.2")
+    assert node(mesh, "cm-1/n2") == Node(
+        "cm-1", "n2", "etcd", (address,), ("10.1.2.0/24",), routing="vxlan", cluster_id=1
+    )
+    found = node(mesh, "cm-2/n1")
+    assert (found.source, found.routing, found.cluster_id) == ("cluster:cm-2", "", 2)
+    # This node is not read back.
+    assert states(mesh) == {"cm-1/n2": FRESH, "cm-2/n1": FRESH}
+    assert registry.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("cidr", "address", "reason"),
+    [
+        ("10.1.0.0/23", "192.168.0.102", "10.1.0.0/23 belongs to this node"),
+        ("10.1.1.128/25", "192.168.0.102", "10.1.1.128/25 belongs to this node"),
+        ("10.2.2.0/24", "192.168.0.1", "192.168.0.1/32 belongs to this node"),
+        ("10.2.2.0/24", "10.1.1.9", "10.1.1.9/32 belongs to this node"),
+        ("10.1.2.0/25", "192.168.0.102", "10.1.2.0/25 belongs to node cm-1/n2"),
+        ("10.2.2.0/24", "192.168.0.2", "192.168.0.2/32 belongs to node cm-1/n2"),
+        ("10.2.2.0/24", "10.1.2.7", "10.1.2.7/32 belongs to node cm-1/n2"),
+        ("192.168.0.0/31", "10.9.9.9", "192.168.0.0/31 belongs to this node"),
+        ("0.0.0.0/1", "192.168.0.102", "0.0.0.0/1: wider than /8"),
+        ("127.0.0.0/24", "192.168.0.102", "127.0.0.0/24: loopback addresses"),
+    ],
+)
+def test_a_cluster_cannot_speak_for_what_is_somebody_elses(
+    mesh: Mesh, registry: NodeRegistry, cidr: str, address: str, reason: str
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    registry.put_node("cm-2", record("bad", cidr, address, "cm-2"))
+    refused = node(mesh, "cm-2/bad")
+    assert (refused.state, refused.reason) == (REFUSED, reason)
+    assert registry.problems() == [f"node cm-2/bad is refused: {reason}"]
+    assert registry.refusals == {"cm-2": 1}
+    assert node(mesh, "cm-1/n2").state is FRESH
+
+
+def test_of_two_that_claim_one_network_the_older_stays_whatever_their_names(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.put_node("cm-1", record("z", "10.1.5.0/24", "192.168.0.5"))
+    registry.replace_nodes(
+        "cm-1", [record("a", "10.1.5.0/24", "192.168.0.6"), record("z", "10.1.5.0/24", "192.168.0.5")]
+    )
+    assert states(mesh) == {"cm-1/z": FRESH, "cm-1/a": REFUSED}
+
+
+def test_a_node_that_claims_too_much_in_an_update_stays_as_it_was(mesh: Mesh, registry: NodeRegistry) -> None:
+    registry.replace_nodes("cm-1", [SECOND, THIRD])
+    registry.put_node("cm-1", record("n3", "10.1.2.0/24", "192.168.0.3"))
+    stands = node(mesh, "cm-1/n3")
+    assert (stands.state, stands.pod_cidrs) == (FRESH, ("10.1.3.0/24",))
+    assert stands.reason == "10.1.2.0/24 belongs to node cm-1/n2"
+    # As soon as it is free, the newest record counts.
+    registry.put_node("cm-1", record("n2", "10.1.9.0/24", "192.168.0.2"))
+    taken = node(mesh, "cm-1/n3")
+    assert (taken.pod_cidrs, taken.reason) == (("10.1.2.0/24",), "")
+
+
+def test_a_record_that_vanishes_leaves_its_node_in_force_and_stale(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND, THIRD])
+    registry.node_vanished("cm-1", "n2", 7)
+    assert states(mesh) == {"cm-1/n2": STALE, "cm-1/n3": FRESH}
+    assert node(mesh, "cm-1/n2").pod_cidrs == ("10.1.2.0/24",)
+    registry.replace_nodes("cm-1", [])
+    assert states(mesh) == {"cm-1/n2": STALE, "cm-1/n3": STALE}
+    registry.put_node("cm-1", SECOND)
+    assert states(mesh) == {"cm-1/n2": FRESH, "cm-1/n3": STALE}
+
+
+@pytest.mark.parametrize(
+    "successor",
+    [record("n9", "10.1.2.0/24", "192.168.0.9"), record("n9", "10.1.9.0/24", "192.168.0.2")],
+    ids=["its CIDR", "its address"],
+)
+def test_a_stale_node_gives_way_to_one_of_its_cluster_that_publishes_what_it_had(
+    mesh: Mesh, registry: NodeRegistry, successor: NodeRecord
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    registry.node_vanished("cm-1", "n2", 7)
+    registry.put_node("cm-1", successor)
+    assert states(mesh) == {"cm-1/n9": FRESH}
+
+
+def test_a_stale_node_gives_nothing_to_another_cluster_or_to_a_node_that_is_refused(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND, THIRD])
+    registry.node_vanished("cm-1", "n2", 7)
+    registry.put_node("cm-2", record("n9", "10.1.2.0/24", "192.168.0.109", "cm-2"))
+    registry.put_node("cm-1", record("n9", "10.1.2.0/24", "192.168.0.3"))
+    assert states(mesh) == {
+        "cm-1/n2": STALE,
+        "cm-1/n3": FRESH,
+        "cm-2/n9": REFUSED,
+        "cm-1/n9": REFUSED,
+    }
+
+
+def test_when_somebody_deletes_a_node_those_that_waited_for_its_networks_get_them(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    registry.put_node("cm-2", record("n9", "10.1.2.0/24", "192.168.0.109", "cm-2"))
+    registry.node_vanished("cm-1", "n2", 7)
+    mesh.apply("etcd", deletes=[(Node, ("etcd", "cm-1", "n2"))])
+    registry.retry()
+    assert states(mesh) == {"cm-2/n9": FRESH}
+
+
+def test_a_cluster_that_is_forgotten_leaves_its_networks_to_others(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-2", [ELSEWHERE])
+    mesh.forget("cluster:cm-2")
+    registry.put_node("cm-3", record("n1", "10.2.1.0/24", "192.168.0.101", "cm-3"))
+    assert states(mesh) == {"cm-3/n1": FRESH}
+
+
+def test_what_this_node_has_is_its_own_even_if_another_said_so_first(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-2", [ELSEWHERE])
+    mesh.apply(OWN_NODE, [Node("cm-1", "n1", OWN_NODE, OWN.addresses, ("10.1.1.0/24", "10.2.1.0/26"))])
+    registry.retry()
+    assert (node(mesh, "cm-2/n1").state, node(mesh, "cm-2/n1").reason) == (
+        REFUSED,
+        "10.2.1.0/24 belongs to this node",
+    )
+    mesh.apply(OWN_NODE, [OWN])
+    registry.retry()
+    assert states(mesh) == {"cm-2/n1": FRESH}
+
+
+def test_a_restart_believes_those_who_were_believed_before(mesh: Mesh, registry: NodeRegistry) -> None:
+    both = [record("a", "10.1.5.0/24", "192.168.0.6"), record("z", "10.1.5.0/24", "192.168.0.5")]
+    registry.put_node("cm-1", both[1])
+    registry.put_node("cm-1", both[0])
+    before = [each for each in mesh.nodes.values() if each.is_of_etcd]
+    again = Mesh()
+    again.replace(OWN_NODE, [OWN])
+    again.restore("etcd", before)
+    NodeRegistry(again, "cm-1", "n1").replace_nodes("cm-1", both)
+    assert states(again) == {"cm-1/z": FRESH, "cm-1/a": REFUSED}
+
+
+def test_addresses_of_pods_outside_the_cidrs_of_their_node_belong_to_it(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    inside, outside = pod("10.1.2.7", "192.168.0.2"), pod("172.20.0.7", "192.168.0.2")
+    registry.replace_addresses("cm-1", [inside, outside, pod("172.20.0.8", "192.168.0.99")])
+    assert extra(mesh, "cm-1/n2") == ["172.20.0.7"]
+    registry.put_address("cm-1", pod("172.20.0.9", "192.168.0.2"))
+    assert extra(mesh, "cm-1/n2") == ["172.20.0.7", "172.20.0.9"]
+    registry.address_vanished("cm-1", "172.20.0.7", 5)
+    assert extra(mesh, "cm-1/n2") == ["172.20.0.9"]
+    # It moves to another node, and is this one's no more.
+    registry.put_node("cm-1", THIRD)
+    registry.put_address("cm-1", pod("172.20.0.9", "192.168.0.3"))
+    assert (extra(mesh, "cm-1/n2"), extra(mesh, "cm-1/n3")) == ([], ["172.20.0.9"])
+
+
+@pytest.mark.parametrize("address", ["10.1.1.9", "10.2.1.9", "192.168.0.1", "172.20.0.7", "127.0.0.1"])
+def test_an_address_that_is_somebody_elses_is_refused_alone(
+    mesh: Mesh, registry: NodeRegistry, address: str
+) -> None:
+    registry.replace_nodes("cm-2", [ELSEWHERE])
+    registry.replace_addresses("cm-2", [pod("172.20.0.7", "192.168.0.101")])
+    registry.replace_nodes("cm-3", [record("n1", "10.3.1.0/24", "192.168.0.201", "cm-3")])
+    registry.replace_addresses("cm-3", [pod(address, "192.168.0.201"), pod("172.20.3.1", "192.168.0.201")])
+    assert (extra(mesh, "cm-3/n1"), node(mesh, "cm-3/n1").state) == (["172.20.3.1"], FRESH)
+    (problem,) = registry.problems()
+    assert problem.startswith(f"address {address} of node cm-3/n1 belongs to ")
+    registry.address_vanished("cm-3", address, 4)
+    assert registry.problems() == []
+
+
+@pytest.mark.parametrize("node_first", [True, False])
+def test_a_node_that_dies_keeps_the_addresses_that_its_lease_took_along(
+    mesh: Mesh, registry: NodeRegistry, node_first: bool
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    registry.replace_addresses("cm-1", [pod("172.20.0.7", "192.168.0.2"), pod("172.20.0.8", "192.168.0.2")])
+    registry.address_vanished("cm-1", "172.20.0.8", 5)
+    if node_first:
+        registry.node_vanished("cm-1", "n2", 7)
+    registry.address_vanished("cm-1", "172.20.0.7", 7)
+    if not node_first:
+        registry.node_vanished("cm-1", "n2", 7)
+    assert (node(mesh, "cm-1/n2").state, extra(mesh, "cm-1/n2")) == (STALE, ["172.20.0.7"])
+
+
+def test_addresses_of_a_restored_node_stand_until_they_were_listed(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-1", [SECOND])
+    registry.replace_addresses("cm-1", [pod("172.20.0.7", "192.168.0.2")])
+    restarted = NodeRegistry(mesh, "cm-1", "n1")
+    restarted.replace_nodes("cm-1", [SECOND])
+    assert extra(mesh, "cm-1/n2") == ["172.20.0.7"]
+    restarted.replace_addresses("cm-1", [])
+    assert extra(mesh, "cm-1/n2") == []
