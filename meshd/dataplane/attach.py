@@ -6,11 +6,10 @@ release hook come first: whatever a forward hook of either build records, somebo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from meshd.errors import KernelError
+from meshd.dataplane.pinned_link import attach_pinned, take_off
 from meshd.kernel.links import AttachType, Link, attach_cgroup
 from meshd.kernel.program import Program
 
@@ -48,16 +47,7 @@ def attach(programs: Mapping[str, Program], cgroup: Path, pins: Path) -> dict[st
 
 def detach(pins: Path) -> list[str]:
     """Takes off every hook pinned below ``pins``, forward hooks first; the names of those that were on."""
-    taken = []
-    for name in reversed(HOOKS):
-        link = Link.open_pinned(pins / name)
-        if link is None:
-            continue
-        link.detach()
-        link.close()
-        (pins / name).unlink()
-        taken.append(name)
-    return taken
+    return [name for name in reversed(HOOKS) if take_off(pins / name)]
 
 
 def attached(pins: Path, cgroup: Path) -> Iterator[tuple[str, bool]]:
@@ -73,24 +63,9 @@ def attached(pins: Path, cgroup: Path) -> Iterator[tuple[str, bool]]:
 
 
 def _attach_one(program: Program, cgroup: Path, cgroup_id: int, attach_type: AttachType, pin: Path) -> Link:
-    existing = Link.open_pinned(pin)
-    if existing is not None and existing.info().cgroup_id == cgroup_id:
-        existing.update(program.fd)
-        return existing
-    made = attach_cgroup(program.fd, cgroup, attach_type, pin.name)
-    try:
-        _pin_over(made, pin)
-    except KernelError:
-        made.close()
-        raise
-    if existing is not None:
-        existing.close()
-    return made
-
-
-def _pin_over(link: Link, pin: Path) -> None:
-    """Pins by rename, so that there is no instant without a pin."""
-    beside = pin.with_name(f"{pin.name}_new")
-    beside.unlink(missing_ok=True)
-    link.pin(beside)
-    os.rename(beside, pin)  # noqa: PTH104 - bpffs: a plain rename of a pin, nothing to gain from a Path
+    return attach_pinned(
+        program,
+        pin,
+        lambda info: info.cgroup_id == cgroup_id,
+        lambda: attach_cgroup(program.fd, cgroup, attach_type, pin.name),
+    )

@@ -21,17 +21,18 @@ class Uplink:
 @dataclass(frozen=True, slots=True)
 class Found:
     """One look. ``addresses``: all of this node's, pods' namespaces apart. ``node_v4``, ``node_v6``: under which other nodes
-    reach this one. ``tunnel_ifindex`` 0: there is no tunnel device."""
+    reach this one. ``tunnel_ifindex`` 0: there is no tunnel device. ``looked`` False: there was no look yet."""
 
     uplinks: tuple[Uplink, ...] = ()
     addresses: frozenset[Address] = frozenset()
     node_v4: Address | None = None
     node_v6: Address | None = None
     tunnel_ifindex: int = 0
+    looked: bool = True
 
 
 @dataclass(slots=True)
 class Devices:
     """``now``: the last look, replaced as a whole; whoever does so touches the plan keys that depend on it."""
 
-    now: Found = field(default_factory=Found)
+    now: Found = field(default_factory=lambda: Found(looked=False))

@@ -9,6 +9,8 @@ from meshd.dataplane import socket_lb, socket_lb_sweep
 from meshd.dataplane.attach import HOOKS
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Feature, Rule
+from meshd.dataplane.pod_network import plans, rows
+from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK
 from meshd.model import ServiceName
 from meshd.state import Mesh, PlanKey
 
@@ -71,4 +73,49 @@ SOCKET_LB = Feature(
     contested=socket_lb.CONTESTED,
 )
 
-FEATURES = (SOCKET_LB,)
+
+def _pod_network_sizes(config: Config) -> Mapping[str, int]:
+    sizes = config.maps
+    return {
+        "pods": sizes.pods,
+        "pod_flows": sizes.pods,
+        "destinations": sizes.destinations,
+        "flows": sizes.flows,
+        "new_flows": sizes.new_flows,
+        "fragments": sizes.fragments,
+    }
+
+
+def _pod_network_knobs(config: Config) -> Mapping[str, int]:
+    options, timeouts = config.pod_network, config.pod_network.timeouts
+    first, last = options.port_range
+    return {
+        "masquerade": int(options.masquerade),
+        "masquerade_port_first": first,
+        "masquerade_port_last": last,
+        "flow_quota": max(config.maps.flows * options.flow_quota_percent // 100, 1),
+        "timeout_established": timeouts.established_s,
+        "timeout_closing": timeouts.closing_s,
+        "timeout_unanswered": timeouts.unanswered_s,
+        "timeout_datagram": timeouts.datagram_s,
+        "timeout_echo": timeouts.echo_s,
+    }
+
+
+# Both ways around the host's stack.
+_SHORT = ("tc", "redirect_peer", "redirect_neigh")
+
+POD_NETWORK = Feature(
+    word="pod_network",
+    maps=rows.MAPS,
+    kernel_maps=rows.KERNEL_MAPS,
+    programs=(*POD.programs, *UPLINK.programs, *TUNNEL.programs, EXPIRE),
+    is_wanted=lambda config: config.has_pod_network,
+    sizes=_pod_network_sizes,
+    knobs=_pod_network_knobs,
+    rules=plans.rules,
+    unwanted=plans.unwanted,
+    needs=dict.fromkeys((*POD.programs, *UPLINK.programs, *TUNNEL.programs), _SHORT),
+)
+
+FEATURES = (SOCKET_LB, POD_NETWORK)

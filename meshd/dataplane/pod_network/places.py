@@ -1,0 +1,36 @@
+"""Where the programs of the pod network act, and in which order they are put there.
+
+Programs are replaced one by one, so for an instant some are of the new build and some of the old. Those that receive come
+first: whatever a sending program of either build records, somebody is there to read it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# A syscall program that the agent runs.
+EXPIRE = "pod_network_expire"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A kind of device, with the programs for packets that come in from it and that go out to it.
+
+    ``receiving``: the one of both that is put on first.
+    """
+
+    ingress: str
+    egress: str
+    receiving: str
+
+    @property
+    def programs(self) -> tuple[str, str]:
+        """In the order of attaching."""
+        both = self.ingress, self.egress
+        return both if both[0] == self.receiving else (both[1], both[0])
+
+
+# The host's end of a pod's link: what comes in from it, the pod sent.
+POD = Place("pod_network_from_pod", "pod_network_to_pod", receiving="pod_network_to_pod")
+UPLINK = Place("pod_network_from_uplink", "pod_network_to_uplink", receiving="pod_network_from_uplink")
+TUNNEL = Place("pod_network_from_tunnel", "pod_network_to_tunnel", receiving="pod_network_from_tunnel")
