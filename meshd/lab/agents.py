@@ -27,6 +27,7 @@ def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
         "runDir": str(places.socket(node).parent),
         "stateDir": str(places.state / "nodes" / node.name),
         "manifests": str(places.manifests(cluster.name)),
+        "cni": {"podCidrs": [str(cidr) for cidr in node.pod_cidrs], "socket": str(places.cni_socket(node))},
         "clustermesh": {
             "etcd": str(places.etcd_client(cluster.name)),
             "peers": str(places.peers(cluster.name)),

@@ -45,9 +45,9 @@ class ClusterApi:
         building.rename(target)
         self._directory = target
 
-    def add_pod(self, pod: Pod, addresses: Addresses, netns: str) -> None:
-        """The pod exists; its node's meshd may attach to it. It is no endpoint before `set_condition`."""
-        self._put(objects.pod(pod, addresses, netns))
+    def add_pod(self, pod: Pod, addresses: Addresses) -> None:
+        """The pod exists. It is no endpoint before `set_condition`."""
+        self._put(objects.pod(pod, addresses))
         self._endpoints[pod.name] = Endpoint(pod, addresses, Condition.STARTING)
 
     def set_condition(self, pods: Sequence[Pod], condition: Condition) -> None:
@@ -63,9 +63,9 @@ class ClusterApi:
             self._endpoints.pop(pod.name, None)
         self._put_slices_of(pods)
 
-    def remove_pod(self, pod: Pod, addresses: Addresses, netns: str) -> None:
+    def remove_pod(self, pod: Pod, addresses: Addresses) -> None:
         """The Pod object goes."""
-        (self._directory / objects.file_name(objects.pod(pod, addresses, netns))).unlink(missing_ok=True)
+        (self._directory / objects.file_name(objects.pod(pod, addresses))).unlink(missing_ok=True)
 
     def _put_slices_of(self, pods: Sequence[Pod]) -> None:
         for service in self._services.values():

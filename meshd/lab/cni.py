@@ -33,6 +33,15 @@ class Container:
     name: str
 
 
+def is_served(socket: Path) -> bool:
+    """Whether somebody answers at ``socket`` who could give a pod its interface."""
+    try:
+        _ask(socket, "STATUS", {}, {}, "network")
+    except CniFailed:
+        return False
+    return True
+
+
 def add(socket: Path, container: Container, addresses: Sequence[object] = ()) -> list[str]:
     """Gives ``container`` its interface, with ``addresses`` where they are given; the addresses it has.
 
@@ -40,7 +49,7 @@ def add(socket: Path, container: Container, addresses: Sequence[object] = ()) ->
         CniFailed: no interface was made.
     """
     asked = {"runtimeConfig": {"ips": [str(address) for address in addresses]}}
-    said = _ask(socket, "ADD", container, asked if addresses else {})
+    said = _ask(socket, "ADD", _variables(container), asked if addresses else {}, _named(container))
     return [each["address"].partition("/")[0] for each in said["ips"]]
 
 
@@ -50,25 +59,36 @@ def delete(socket: Path, container: Container) -> None:
     Raises:
         CniFailed: the agent did not take it.
     """
-    _ask(socket, "DEL", container, {})
+    _ask(socket, "DEL", _variables(container), {}, _named(container))
 
 
-def _ask(socket: Path, command: str, container: Container, options: Mapping[str, object]) -> Any:  # Any: JSON
-    arguments = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={container.namespace};K8S_POD_NAME={container.name}"
-    variables = {
-        "CNI_COMMAND": command,
+def _named(container: Container) -> str:
+    return f"{container.namespace}/{container.name}"
+
+
+def _variables(container: Container) -> dict[str, str]:
+    return {
         "CNI_CONTAINERID": container.id,
         "CNI_NETNS": str(container.netns),
         "CNI_IFNAME": IFNAME,
-        "CNI_ARGS": arguments,
-        "CNI_PATH": str(SHIM.parent),
+        "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={container.namespace};K8S_POD_NAME={container.name}",
     }
+
+
+def _ask(
+    socket: Path, command: str, variables: Mapping[str, str], options: Mapping[str, object], what: str
+) -> Any:  # Any: JSON
     config = {"cniVersion": VERSION, "name": NETWORK, "type": "meshd-cni", "socket": str(socket), **options}
     done = subprocess.run(
-        [str(SHIM)], input=json.dumps(config), env=variables, capture_output=True, text=True, check=False
+        [str(SHIM)],
+        input=json.dumps(config),
+        env={"CNI_COMMAND": command, "CNI_PATH": str(SHIM.parent), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     said = json.loads(done.stdout) if done.stdout else {}
     if done.returncode:
         why = ": ".join(filter(None, (said.get("msg", ""), said.get("details", "")))) or done.stderr.strip()
-        raise CniFailed(f"CNI {command} of {container.namespace}/{container.name}: {why}")
+        raise CniFailed(f"CNI {command} of {what}: {why}")
     return said

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from meshd.kernel import cgroup, netns
-from meshd.lab import agents, etcd, layout, record, topology, workloads
+from meshd.lab import agents, cni, etcd, layout, record, topology, workloads
 from meshd.lab.api import ClusterApi
+from meshd.lab.cni import Container
 from meshd.lab.down import down
 from meshd.lab.environment import environment
 from meshd.lab.layout import Addresses, Cluster, Node, Places
@@ -90,7 +91,11 @@ class Lab:
         return self._start(f"meshd/{node.name}", agents.program(self.places, node))
 
     def add_pods(self, cluster: Cluster, name: str, count: int) -> list[Pod]:
-        """``count`` new pods of pod spec ``name``: recorded, then made and known to the API; nothing runs in them yet."""
+        """``count`` new pods of pod spec ``name``: recorded, then known to the API and attached; nothing runs in them yet.
+
+        Raises:
+            CniFailed: the agent of a node does not give one its interface.
+        """
         spec = next(pod for pod in self.spec.pods if pod.name == name)
         added = []
         for _ in range(count):
@@ -105,10 +110,16 @@ class Lab:
         self.record.pods.update({pod.id: pod for pod in added})
         record.write(self.places, self.record)
         for pod in added:
-            path = self.places.pod_netns(pod.cluster, pod.name)
-            topology.make_pod(self.places, self.node(pod.node), path, pod.host)
-            self.apis[pod.cluster].add_pod(pod, self.addresses(pod), str(path))
+            addresses, container = self.addresses(pod), self._container(pod)
+            self.apis[pod.cluster].add_pod(pod, addresses)
+            topology.make_pod(container.netns)
+            # With the addresses of the plan (``layout.py``), which the Pod object names already.
+            cni.add(self.places.cni_socket(self.node(pod.node)), container, tuple(addresses))
         return added
+
+    def _container(self, pod: Pod) -> Container:
+        netns = self.places.pod_netns(pod.cluster, pod.name)
+        return Container(f"{self.places.id}-{pod.cluster}-{pod.name}", netns, pod.namespace, pod.name)
 
     def start_pod(self, pod: Pod) -> Started:
         """Runs the pod's command in its namespace and cgroup, with the environment Kubernetes would give it."""
@@ -154,10 +165,13 @@ class Lab:
         record.write(self.places, self.record)
 
     def remove_pod(self, pod: Pod) -> None:
-        """The pod's object, namespace and cgroup go; its processes have ended. Its logs and counts stay until `down`."""
-        path = self.places.pod_netns(pod.cluster, pod.name)
-        self.apis[pod.cluster].remove_pod(pod, self.addresses(pod), str(path))
-        netns.remove_named(path)
+        """The pod's object, interface, namespace and cgroup go; its processes have ended. Its logs and counts stay until
+        `down`.
+        """
+        container = self._container(pod)
+        self.apis[pod.cluster].remove_pod(pod, self.addresses(pod))
+        cni.delete(self.places.cni_socket(self.node(pod.node)), container)
+        netns.remove_named(container.netns)
         cgroup.remove_tree(self.pod_cgroup(pod))
         self.running.pop(f"pod/{pod.id}").reap()
         del self.record.pods[pod.id]

@@ -3,7 +3,7 @@
 Address plan (all of it in the lab's own network namespaces):
 
     fabric       10.200.C.0/16   fd00:c8::C:N     one layer-2 network; etcd of cluster C is host 2, node N is host 10+N
-    pods         10.C.N.0/24     fd00:C:N::/64    N is the node's number from 1; host 1 is the node, pods from 10
+    pods         10.C.N.0/24     fd00:C:N::/64    N is the node's number from 1; pods from host 10
     services     172.16+.../20   fd00:C:ffff::/112  one /20 of 172.16.0.0/12 for each cluster id
 """
 
@@ -54,10 +54,6 @@ class Node:
     def pod_cidrs(self) -> tuple[IPv4Network, IPv6Network]:
         c, n = self.cluster_id, self.number
         return IPv4Network(f"10.{c}.{n}.0/24"), IPv6Network(f"fd00:{c:x}:{n:x}::/64")
-
-    @property
-    def gateway(self) -> Addresses:
-        return self.pod_address(1)
 
     def pod_address(self, host: int) -> Addresses:
         v4, v6 = self.pod_cidrs
@@ -177,6 +173,9 @@ class Places:
 
     def socket(self, node: Node) -> Path:
         return self.node(node) / "run" / "meshd.sock"
+
+    def cni_socket(self, node: Node) -> Path:
+        return self.node(node) / "run" / "cni.sock"
 
     def bpffs(self, node: Node) -> Path:
         return self.run / "bpf" / node.name

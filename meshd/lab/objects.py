@@ -53,7 +53,7 @@ def node(node: Node) -> Object:
     }
 
 
-def pod(pod: Pod, addresses: Addresses, netns: str) -> Object:
+def pod(pod: Pod, addresses: Addresses) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -61,7 +61,6 @@ def pod(pod: Pod, addresses: Addresses, netns: str) -> Object:
             "name": pod.name,
             "namespace": pod.namespace,
             "labels": dict(pod.labels),
-            "annotations": {"meshd.io/netns": netns},
         },
         "spec": {"nodeName": pod.node},
         "status": {

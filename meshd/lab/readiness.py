@@ -11,8 +11,10 @@ import grpc
 import grpc.aio
 
 from meshd.api.v1 import backend_pb2, backend_pb2_grpc, cluster_pb2, status_pb2, status_pb2_grpc
+from meshd.lab import cni
 from meshd.lab.lab import Lab
 from meshd.lab.layout import Node, Places
+from meshd.lab.processes import Started
 from meshd.lab.record import LabError
 
 POLL_S = 0.05
@@ -107,6 +109,31 @@ async def _backends(channel: grpc.aio.Channel) -> list[backend_pb2.Backend]:
         request.page_token = page.next_page_token
 
 
+async def agents_serve_pods(lab: Lab, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
+    """Returns when the meshd of every node gives pods their interfaces.
+
+    Raises:
+        LabError: one ended, or does not after ``timeout_s``.
+    """
+    deadline = time.monotonic() + timeout_s
+    for node in lab.nodes:
+        started = lab.running[f"meshd/{node.name}"]
+        while not await asyncio.to_thread(cni.is_served, lab.places.cni_socket(node)):
+            _check_runs(started)
+            if time.monotonic() > deadline:
+                raise LabError(
+                    f"{started.program.name} serves no pods after {timeout_s:g} s{started.last_words()}"
+                )
+            await asyncio.sleep(POLL_S)
+
+
+def _check_runs(started: Started) -> None:
+    if started.process.poll() is not None:
+        raise LabError(
+            f"{started.program.name} ended with {started.process.returncode}{started.last_words()}"
+        )
+
+
 async def instance(places: Places, node: Node) -> str:
     """Which process of the node's meshd answers: another one after every start.
 
@@ -157,10 +184,7 @@ async def node_settled(lab: Lab, node: Node, timeout_s: float = SETTLE_TIMEOUT_S
     started = lab.running[f"meshd/{node.name}"]
     async with _channel(lab.places, node) as channel:
         while missing := await _reason(channel, expected(lab, node)):
-            if started.process.poll() is not None:
-                raise LabError(
-                    f"{started.program.name} ended with {started.process.returncode}{started.last_words()}"
-                )
+            _check_runs(started)
             if time.monotonic() > deadline:
                 raise LabError(
                     f"{started.program.name} is not settled after {timeout_s:g} s: {missing}{started.last_words()}"

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ParamSpec, TypeVar
 
 from meshd.kernel import cgroup
 from meshd.kernel.pins import mount_bpffs
 from meshd.lab import agents, etcd, etcd_roles
 from meshd.lab.lab import Lab
-from meshd.lab.readiness import settled
+from meshd.lab.readiness import agents_serve_pods, settled
 from meshd.lab.record import Pod
 
 Say = Callable[[str], None]
@@ -34,22 +34,24 @@ async def up(lab: Lab, say: Say) -> None:
         places.state.mkdir(mode=0o700, parents=True, exist_ok=True)
         await on_thread(etcd.write_files, places, lab.clusters)
         await on_thread(lab.make_network)
-    etcds = [lab.start_etcd(cluster) for cluster in lab.clusters]
-    with timed(say, f"{sum(pod.count for c in lab.clusters for pod in lab.spec.pods_of(c.name))} pods"):
+    with timed(say, f"etcd of {len(lab.clusters)} clusters"):
         lab.write_objects()
-        servers, clients = await on_thread(_make_pods, lab)
-    with timed(say, f"etcd of {len(etcds)} clusters"):
-        async with meanwhile(lab.run_pods(servers)):
-            await asyncio.gather(*(started.ready() for started in etcds))
-            for cluster in lab.clusters:
-                others = [other.name for other in lab.clusters if other != cluster]
-                await on_thread(etcd_roles.restrict, places, cluster, others)
-    with timed(say, f"meshd on {len(lab.nodes)} nodes settled"):
+        etcds = [lab.start_etcd(cluster) for cluster in lab.clusters]
+        await asyncio.gather(*(started.ready() for started in etcds))
+        for cluster in lab.clusters:
+            others = [other.name for other in lab.clusters if other != cluster]
+            await on_thread(etcd_roles.restrict, places, cluster, others)
+    with timed(say, f"meshd on {len(lab.nodes)} nodes"):
         for node in lab.nodes:
             # A BPF file system of the node's own: its pins go when it is unmounted.
             mount_bpffs(places.bpffs(node))
             agents.write_config(places, lab.cluster(node.cluster), node)
             lab.start_agent(node)
+        await agents_serve_pods(lab)
+    with timed(say, f"{sum(pod.count for c in lab.clusters for pod in lab.spec.pods_of(c.name))} pods"):
+        servers, clients = await on_thread(_make_pods, lab)
+    with timed(say, f"{len(servers)} servers, known to every node"):
+        await lab.run_pods(servers)
         await settled(lab)
     with timed(say, f"{len(clients)} clients"):
         await lab.run_pods(clients)
@@ -63,18 +65,6 @@ def _make_pods(lab: Lab) -> tuple[list[Pod], list[Pod]]:
             kind = servers if lab.spec.is_server(pod) else clients
             kind += lab.add_pods(cluster, pod.name, pod.count)
     return servers, clients
-
-
-@asynccontextmanager
-async def meanwhile(work: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """``work`` is done beside what is inside; it has ended when this comes out, by cancellation if that failed."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-        await task
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
 
 
 async def on_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from meshd.lab.layout import Places
+from meshd.kernel import netlink
+from meshd.kernel.netns import Netns
+from meshd.lab.layout import Places, clusters
 from meshd.lab.processes import tree
 from meshd.lab.record import LabError
 from meshd.lab.session import bring_up
-from meshd.lab.spec import DEFAULT
+from meshd.lab.spec import DEFAULT, load
 from tests.e2e.traces import command, lab, lines_of, places, traces, wait_for
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "lab"
@@ -27,10 +29,11 @@ MOMENTS: dict[str, Callable[[Places], object]] = {
     "the lab is recorded": lambda lab: lab.record.exists(),
     "the fabric is being made": lambda lab: lab.fabric_netns.exists(),
     "nodes are being made": lambda lab: lab.netns("cm-2-n1").exists(),
-    "pods are being made": lambda lab: lab.pod_netns("cm-1", "rebel-base-3").exists(),
-    "etcd and pods are starting": lambda lab: tree(lab.cgroup),
+    "etcd is starting": lambda lab: tree(lab.cgroup),
     "a BPF file system is mounted": lambda lab: (lab.run / "bpf" / "cm-1-n1" / "maps.debug").exists(),
     "hooks are attached": lambda lab: list(lab.run.glob("bpf/cm-2-n2/meshd/links/*")),
+    "pods are being made": lambda lab: lab.pod_netns("cm-1", "rebel-base-3").exists(),
+    "servers are starting": lambda lab: tree(lab.cgroup / "cm-2" / "cm-2-n1" / "pods"),
 }
 
 
@@ -52,6 +55,15 @@ def _everybody_answered(log: Path) -> bool:
     return {(family, "ok", cluster) for family in ("4", "6") for cluster in ("cm-1", "cm-2")} <= seen
 
 
+def _pod_links(own: Places) -> dict[str, int]:
+    """How many interfaces of pods the meshd of each node has made, by its name for them."""
+    found = {}
+    for node in (node for cluster in clusters(load(SIXTEEN_PODS)) for node in cluster.nodes):
+        with Netns.open(own.node_netns(node)) as netns:
+            found[node.name] = sum(name.startswith("mpod") for name in netlink.link_names(netns))
+    return found
+
+
 def test_two_clusters_of_two_nodes_and_sixteen_pods_come_up_serve_and_go_without_a_trace(own: Places) -> None:
     up = lab("up", "--id", own.id, "-f", str(SIXTEEN_PODS))
     assert up.returncode == 0, up.stdout + up.stderr
@@ -63,6 +75,8 @@ def test_two_clusters_of_two_nodes_and_sixteen_pods_come_up_serve_and_go_without
     assert (
         sum(line.startswith("node ") and line.endswith("settled") for line in status.stdout.splitlines()) == 4
     )
+
+    assert _pod_links(own) == {"cm-1-n1": 4, "cm-1-n2": 4, "cm-2-n1": 4, "cm-2-n2": 4}
 
     hosts = lab(
         "exec", "--id", own.id, "cm-2/x-wing-1", "--", "printenv", "REBEL_BASE_SERVICE_HOSTS"
@@ -124,7 +138,7 @@ async def test_up_that_fails_in_the_middle_leaves_its_caller_no_child_and_no_tas
 
 def test_the_next_lab_removes_one_whose_maker_was_killed(own: Places, run_name: str) -> None:
     up = _up(own)
-    wait_for(lambda: MOMENTS["etcd and pods are starting"](own), "a process")
+    wait_for(lambda: MOMENTS["etcd is starting"](own), "a process")
     up.kill()
     up.communicate()
     other = places(f"{run_name}b")

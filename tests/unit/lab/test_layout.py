@@ -34,12 +34,11 @@ def test_service_addresses_of_two_clusters_and_two_services_differ() -> None:
     assert all(address in layout.SERVICES_V4 for address in found if address.version == 4)
 
 
-def test_pod_addresses_are_in_their_nodes_network_beside_the_gateway() -> None:
+def test_pod_addresses_are_in_their_nodes_network() -> None:
     (cluster,) = _clusters(7)
     node = cluster.nodes[1]
     pod = node.pod_address(layout.LAST_POD_HOST)
     assert [str(address) for address in pod] == ["10.7.2.254", "fd00:7:2::fe"]
-    assert [str(address) for address in node.gateway] == ["10.7.2.1", "fd00:7:2::1"]
 
 
 def test_everything_of_a_lab_is_below_its_id() -> None:

@@ -26,7 +26,7 @@ def _api(tmp_path: Path, *pods: Pod) -> tuple[ClusterApi, Path]:
     api = ClusterApi(places, CLUSTER, DEFAULT.services_of("cm-1"))
     api.write_fixed(["default"])
     for pod in pods:
-        api.add_pod(pod, CLUSTER.nodes[0].pod_address(pod.host), "/netns")
+        api.add_pod(pod, CLUSTER.nodes[0].pod_address(pod.host))
     return api, places.manifests("cm-1")
 
 
