@@ -9,9 +9,10 @@
 #include <linux/types.h>
 #include <bpf/bpf_helpers.h>
 
+/* Aligned, or the compiler reads and compares it byte by byte. */
 struct address {
 	__u8 bytes[16];
-};
+} __attribute__((aligned(4)));
 
 enum pod_flag {
 	POD_VIA_STACK = 1, /* the host's stack does something to its packets (a bandwidth limit): never around it */
