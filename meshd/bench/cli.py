@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
     _add_propagation(benches)
     _add_path(benches)
+    _add_cni(benches)
     one = benches.add_parser(
         "service-lb",
         help="what a service address costs at connect(), and how quickly changes are in the kernel",
@@ -101,6 +102,27 @@ def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         metavar="S",
         help="length of each measurement (default: %(default)s)",
     )
+
+
+def _add_cni(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "cni",
+        help="how long a container waits for its network, and what many pods cost the agent",
+        description="Pods are added and deleted through meshd's plugin and through the usual ones, bridge with host-local, "
+        "as a container runtime does it. Half a minute.",
+    )
+    _add_shared(one)
+    for name, default, least, what in (
+        ("pods", 200, 6, "pods that are added to each"),
+        ("crowd", 250, 1, "pods of meshd when its memory is read"),
+    ):
+        one.add_argument(
+            f"--{name}",
+            type=_at_least(least),
+            default=default,
+            metavar="N",
+            help=f"{what}, at least {least} (default: %(default)s)",
+        )
 
 
 def _add_shared(one: argparse.ArgumentParser) -> None:
@@ -177,7 +199,13 @@ def _path(
     return path.measure(path.Options(args.rounds, args.seconds), places, stack, progress)
 
 
-_BENCHES = {"service-lb": _service_lb, "propagation": _propagation, "path": _path}
+def _cni(args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress) -> Report:
+    from meshd.bench import cni  # noqa: PLC0415 - as in _measure
+
+    return cni.measure(cni.Options(args.pods, args.crowd), places, stack, progress)
+
+
+_BENCHES = {"service-lb": _service_lb, "propagation": _propagation, "path": _path, "cni": _cni}
 
 
 def main(arguments: list[str] | None = None) -> int:
