@@ -15,7 +15,8 @@ from ipaddress import IPv4Address
 from typing import NamedTuple
 
 from meshd.bench.agents import Agent
-from meshd.bench.clusters import Cluster, require_etcd
+from meshd.bench.clusters import Cluster
+from meshd.bench.etcds import require_etcd
 from meshd.bench.places import BenchError, Places
 from meshd.bench.population import (
     BACKENDS_EACH,
