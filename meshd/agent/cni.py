@@ -6,6 +6,7 @@ import asyncio
 
 from meshd.config import Config
 from meshd.dataplane.pod_network import PodNetwork
+from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
 from meshd.servers.cni.server import CniServer
@@ -16,13 +17,13 @@ from meshd.state.attachments import Attachments
 class CniPlugin:
     """Pods of this node. Interfaces and their routes outlive the agent."""
 
-    def __init__(self, config: Config, mesh: Mesh) -> None:
-        """Raises ConfigError: the pod CIDRs make no sense."""
+    def __init__(self, config: Config, mesh: Mesh, programs: TrafficControl | None) -> None:
+        """``programs`` None: none carry pods' packets. Raises ConfigError: the pod CIDRs make no sense."""
         options = config.cni
         ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
         journal = config.state_dir / "attachments.journal"
         self._attachments = Attachments(journal, ranges, options.cool_down_s)
-        self._network = PodNetwork({each.version for each in ranges})
+        self._network = PodNetwork({each.version for each in ranges}, programs)
         plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges))
         self._server = CniServer(config.cni_socket, plugin)
 

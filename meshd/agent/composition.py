@@ -23,7 +23,9 @@ from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
-from meshd.dataplane.opening import left_out, open_object
+from meshd.dataplane.features import POD_NETWORK
+from meshd.dataplane.opening import left_out, link_pins, open_object
+from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
@@ -146,6 +148,7 @@ class Agent:
         )
         manifests = self._manifests()
         local_etcd = self._local_etcd(nodes)
+        programs = self._traffic_control(dataplane, found)
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
@@ -165,7 +168,8 @@ class Agent:
             remotes,
             manifests,
             local_etcd,
-            CniPlugin(config, self._mesh) if config.cni.is_used else None,
+            programs,
+            CniPlugin(config, self._mesh, programs) if config.cni.is_used else None,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:
@@ -173,6 +177,24 @@ class Agent:
                 if part is not None:
                     tasks.create_task(part.run())
             tasks.create_task(self._freeze_when_settled())
+
+    def _traffic_control(self, dataplane: Dataplane, found: Sequence[Feature]) -> TrafficControl | None:
+        """None: no programs carry pods' packets here, by configuration or because the kernel cannot."""
+        programs = {
+            name: each
+            for name, each in dataplane.opened.loaded.programs.items()
+            if name in POD_NETWORK.programs
+        }
+        if POD_NETWORK not in dataplane.opened.features or not programs:
+            return None
+        return TrafficControl(
+            self._config,
+            self._mesh,
+            dataplane.devices,
+            programs,
+            link_pins(self._config),
+            has_tcx=any(each.name == "tcx" and each.present for each in found),
+        )
 
     def _manifests(self) -> Manifests | None:
         config = self._config

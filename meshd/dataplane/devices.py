@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from meshd.model import Address
 
+# The vxlan device of this node, if it needs one.
+TUNNEL_DEVICE = "meshd-vxlan"
+
 
 @dataclass(frozen=True, slots=True)
 class Uplink:

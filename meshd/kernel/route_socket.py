@@ -12,10 +12,12 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 
 from meshd.errors import KernelError
+from meshd.kernel.netns import SO_NETNS_COOKIE
 from meshd.kernel.rtnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Message, attributes
 
 _HEADER = struct.Struct("=IHHII")
@@ -85,6 +87,10 @@ class RouteSocket:
             if error.errno == errno.ENODEV:
                 return 0
             raise KernelError("find", f"link {name}", error.errno or 0) from error
+
+    def netns_cookie(self) -> int:
+        """The number programs know this socket's namespace by."""
+        return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
 
     def close(self) -> None:
         """Gives the descriptor back."""

@@ -25,6 +25,7 @@ from meshd.kernel.rtnetlink import Message, VethSide
 from meshd.kernel.rtnetlink_answers import link_of
 from meshd.model import Address, is_ipv4
 from meshd.model.attachment import Attachment, AttachmentKey
+from meshd.model.workload import PodLink
 
 GATEWAYS: Mapping[int, str] = {4: "169.254.1.1", 6: "fe80::1"}
 
@@ -65,8 +66,8 @@ def gateways(attachment: Attachment) -> list[rt.Address]:
     return [known[version] for version in versions]
 
 
-def make(host: RouteSocket, attachment: Attachment, mtu: int, more: More = lambda _: ()) -> int:
-    """Makes the pair and all that belongs to it; what an earlier attempt left is replaced. The ifindex of the host's end.
+def make(host: RouteSocket, attachment: Attachment, mtu: int, more: More = lambda _: ()) -> PodLink:
+    """Makes the pair and all that belongs to it; what an earlier attempt left is replaced.
 
     Raises:
         KernelError: refused; nothing is left. ENOENT: the pod's namespace is not there.
@@ -75,7 +76,7 @@ def make(host: RouteSocket, attachment: Attachment, mtu: int, more: More = lambd
         return pod.run(lambda: _make(host, pod, attachment, mtu, more))
 
 
-def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more: More) -> int:
+def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more: More) -> PodLink:
     """In the pod's namespace, where its socket is made and its sysctls are."""
     pair = ends(attachment.key)
     near = VethSide(pair.host_name, pair.host_mac, mtu, ATTACHED_GROUP, is_up=True)
@@ -91,7 +92,15 @@ def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more:
         except (KernelError, OSError):
             delete(host, near.name)
             raise
-    return index
+        return link(attachment, index, inside.netns_cookie())
+
+
+def link(attachment: Attachment, index: int, netns_cookie: int) -> PodLink:
+    """The link of ``attachment`` whose host's end is ``index``."""
+    pair = ends(attachment.key)
+    return PodLink(
+        index, netns_cookie, pair.mac, pair.host_mac, attachment.addresses, via_stack=attachment.via_stack
+    )
 
 
 def _add_pair(host: RouteSocket, near: VethSide, far: VethSide) -> None:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import structlog
 
-from meshd.dataplane.pod_network import comparison, links, node_forwarding
+from meshd.dataplane.pod_network import comparison, known_links, links, node_forwarding
+from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
 from meshd.kernel.route_socket import RouteSocket
-from meshd.kernel.rtnetlink import Message
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
+from meshd.model.workload import PodLink
 
 log = structlog.get_logger(__name__)
 
@@ -30,16 +31,16 @@ RETRY_S = 5.0
 LOOK_S = 30.0
 
 
-# What the host's end of a pod's link is given besides routes, by its ifindex: requests that go with them.
-More = Callable[[Attachment, int], Sequence[Message]]
-
-
 class PodNetwork:
-    """`prepare` once, then anything; `run` sweeps until cancelled. ``versions``: families (4, 6) that pods have."""
+    """`prepare` once, then anything; `run` sweeps until cancelled. ``versions``: families (4, 6) that pods have.
 
-    def __init__(self, versions: set[int], more: More = lambda _attachment, _index: ()) -> None:
+    ``programs``: what puts programs on pods' links; None: pods are reached through the host's stack only.
+    """
+
+    def __init__(self, versions: set[int], programs: TrafficControl | None = None) -> None:
         self._versions = versions
-        self._more = more
+        self._programs = programs
+        self._links: dict[AttachmentKey, PodLink] = {}
         self._host = Netns.current()
         self._route = RouteSocket()
         self._mtu = node_forwarding.DEFAULT_MTU
@@ -91,9 +92,44 @@ class PodNetwork:
         if name in self._doomed:
             async with self._sweeping:
                 self._doomed.discard(name)
-        more = partial(self._more, attachment)
-        await asyncio.to_thread(links.make, self._route, attachment, self._mtu, more)
+        made = await asyncio.to_thread(self._make, attachment)
+        if self._programs is not None:
+            self._links[attachment.key] = made
         return await self.interface(attachment)
+
+    def _make(self, attachment: Attachment) -> PodLink:
+        programs = self._programs
+        if programs is None:
+            return links.make(self._route, attachment, self._mtu)
+        requests = partial(programs.requests, attachment)
+        made = links.make(self._route, attachment, self._mtu, requests)
+        try:
+            programs.attach_links(attachment, made.ifindex)
+        except KernelError:
+            links.delete(self._route, links.ends(attachment.key).host_name)
+            raise
+        return made
+
+    async def observe(self, attachment: Attachment) -> None:
+        """Services are translated on the link that another plugin made, if it has an end on this node.
+
+        Raises:
+            KernelError: the namespace is not there, or the programs cannot be attached.
+        """
+        if self._programs is not None:
+            found = await asyncio.to_thread(self._observe, attachment)
+            if found is not None:
+                self._links[attachment.key] = found
+
+    def _observe(self, attachment: Attachment) -> PodLink | None:
+        found = known_links.observed(self._route, attachment)
+        if found is not None and self._programs is not None:
+            self._programs.attach_links(attachment, found.ifindex)
+        return found
+
+    def link(self, attachment: Attachment) -> PodLink | None:
+        """What programs carry of it; None: nothing."""
+        return self._links.get(attachment.key)
 
     async def interface(self, attachment: Attachment) -> PodInterface:
         """What :meth:`attach` answers."""
@@ -101,7 +137,8 @@ class PodNetwork:
         return PodInterface(ends.host_name, ends.host_mac, ends.mac, self._mtu, links.GATEWAYS)
 
     def forget(self, key: AttachmentKey) -> None:
-        """The pair goes with the next sweep."""
+        """The pair goes with the next sweep, and with it its programs."""
+        self._links.pop(key, None)
         self._doomed.add(links.ends(key).host_name)
         self._changed.set()
 
@@ -111,19 +148,36 @@ class PodNetwork:
 
     async def alive(self, known: Callable[[], Iterable[Attachment]]) -> Sequence[Attachment]:
         """Those of ``known()`` whose namespace and, if it is ours, link are there. Links of nobody known go soon."""
-        there = set(await asyncio.to_thread(links.attached, self._route))
+        there = await asyncio.to_thread(links.attached, self._route)
         # Asked after the look: whoever has a link was known before he got it.
         attachments = list(known())
-        strangers = there - {links.ends(each.key).host_name for each in attachments}
+        strangers = there.keys() - {links.ends(each.key).host_name for each in attachments}
         if strangers - self._doomed:
             log.info("links of no known pod are deleted", links=len(strangers))
             self._doomed |= strangers
             self._changed.set()
-        return [
+        alive = [
             each
             for each in attachments
             if is_there(each.netns) and (each.chained or links.ends(each.key).host_name in there)
         ]
+        await asyncio.to_thread(self._find, [each for each in alive if each.key not in self._links], there)
+        return alive
+
+    def _find(self, attachments: Sequence[Attachment], there: Mapping[str, int]) -> None:
+        """The links of what an earlier agent attached: their programs are brought up to date by `TrafficControl.run`."""
+        if self._programs is None:
+            return
+        for each in attachments:
+            try:
+                name = links.ends(each.key).host_name
+                ours = known_links.ours(each, there[name]) if not each.chained else None
+                found = ours or known_links.observed(self._route, each)
+            except KernelError as error:
+                log.warning("link of a pod cannot be found", attachment=str(each), reason=str(error))
+                continue
+            if found is not None:
+                self._links[each.key] = found
 
     async def why_limited(self) -> str:
         """Why pods cannot be reached from everywhere; empty: they can."""

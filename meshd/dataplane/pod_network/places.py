@@ -6,7 +6,11 @@ first: whatever a sending program of either build records, somebody is there to 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # A syscall program that the agent runs.
 EXPIRE = "pod_network_expire"
@@ -34,3 +38,12 @@ class Place:
 POD = Place("pod_network_from_pod", "pod_network_to_pod", receiving="pod_network_to_pod")
 UPLINK = Place("pod_network_from_uplink", "pod_network_to_uplink", receiving="pod_network_from_uplink")
 TUNNEL = Place("pod_network_from_tunnel", "pod_network_to_tunnel", receiving="pod_network_from_tunnel")
+
+# All of them, receiving programs first.
+ORDER = tuple(place.programs[turn] for turn in (0, 1) for place in (POD, TUNNEL, UPLINK))
+
+
+def in_order(devices: Sequence[T], place_of: Callable[[T], Place]) -> Iterator[tuple[str, T]]:
+    """Program by program in ``ORDER``, each with the devices that it belongs on."""
+    for name in ORDER:
+        yield from ((name, each) for each in devices if name in place_of(each).programs)

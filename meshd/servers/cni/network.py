@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
+from meshd.model.workload import PodLink
 
 
 class PodNetwork(Protocol):
@@ -17,6 +18,14 @@ class PodNetwork(Protocol):
 
     async def attach(self, attachment: Attachment) -> PodInterface:
         """The interface is there as ``attachment`` says; an earlier one of the same container and name is not."""
+        ...
+
+    async def observe(self, attachment: Attachment) -> None:
+        """Another plugin made the interface: what is ours to do for it is done."""
+        ...
+
+    def link(self, attachment: Attachment) -> PodLink | None:
+        """What programs carry of the interface; None: nothing."""
         ...
 
     def forget(self, key: AttachmentKey) -> None:

@@ -63,7 +63,7 @@ class Plugin:
                 self._attachments.release(each.key)
                 self._network.forget(each.key)
         await self._attachments.durable()
-        self._mesh.replace(CNI, workloads(self._attachments.all()).values())
+        self._mesh.replace(CNI, workloads(self._attachments.all(), self._network.link).values())
         log.info("pods taken over", attached=len(alive), released=len(known) - len(alive))
 
     async def answer(self, asked: Question) -> bytes:
@@ -133,6 +133,7 @@ class Plugin:
 
     async def _make(self, asked: Question, made: Attachment, *, as_made: bool) -> bytes:
         if made.chained:
+            await self._network.observe(made)
             answer = results.passed_on(asked.config)
         else:
             network = self._network
@@ -149,7 +150,7 @@ class Plugin:
     def _show(self, pod: tuple[str, str]) -> int:
         """The mesh knows the workload ``pod`` as its interfaces are now; the revision."""
         of_pod = [each for each in self._attachments.all() if (each.namespace, each.name) == pod]
-        found = workloads(of_pod).get(pod)
+        found = workloads(of_pod, self._network.link).get(pod)
         if found is not None:
             return self._mesh.apply(CNI, [found])
         return self._mesh.apply(CNI, deletes=[(Workload, (CNI, *pod))])
@@ -158,8 +159,7 @@ class Plugin:
         found = self._attachments.release(key)
         if found is None:
             return
-        if not found.chained:
-            self._network.forget(key)
+        self._network.forget(key)
         self._show((found.namespace, found.name))
         log.info("pod detached", pod=f"{found.namespace}/{found.name}", container=found.container_id)
 

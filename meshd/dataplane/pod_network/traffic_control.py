@@ -1,0 +1,206 @@
+"""Keeps the programs of the pod network where they belong: on pods' links, uplinks and the tunnel device.
+
+A start replaces all programs in place, and only when the rows that they read are written: a pod that is not in the maps
+could not send. What cannot be attached is named and tried again; nothing that is there is taken off for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from meshd.config import Config
+from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
+from meshd.dataplane.pod_network import device_links, filters, uplinks
+from meshd.dataplane.pod_network.places import POD, TUNNEL, UPLINK, Place, in_order
+from meshd.dataplane.pod_network.plans import SETTINGS, UPLINKS
+from meshd.errors import KernelError, RowsFailed
+from meshd.kernel.program import Program
+from meshd.kernel.route_socket import RouteSocket
+from meshd.kernel.rtnetlink import Message
+from meshd.model.attachment import CNI, Attachment
+from meshd.state import Mesh
+
+log = structlog.get_logger(__name__)
+
+# Changes of devices come in bursts.
+GATHER_S = 0.1
+NO_TCX = "the kernel has no tcx, and a filter cannot be where another plugin has its own queueing"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A device that shall have the programs of a place. ``by_link``: as tcx links, else as filters."""
+
+    index: int
+    name: str
+    place: Place
+    by_link: bool
+
+
+class TrafficControl:
+    """`run` in the node's namespace. ``programs``: those that are loaded; ``has_tcx``: the kernel knows such links."""
+
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        devices: Devices,
+        programs: Mapping[str, Program],
+        pins: Path,
+        *,
+        has_tcx: bool,
+    ) -> None:
+        self._config = config
+        self._mesh = mesh
+        self._devices = devices
+        self._programs = programs
+        self._pins = pins
+        self._has_tcx = has_tcx
+        self._route = RouteSocket()
+        self._changed = asyncio.Event()
+        # Device -> why it has no programs.
+        self.without: dict[str, str] = {}
+        self.repaired: Counter[str] = Counter()
+        self._is_on = False
+
+    async def run(self) -> None:
+        """Until cancelled; what is attached stays."""
+        watch = uplinks.Watch(self._changed)
+        try:
+            await self._look()
+            await self._rows_are_written()
+            await self._attach()
+            self._is_on = True
+            log.info("programs carry pods' packets", devices=len(list(self._targets())))
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._config.audit_interval_s):
+                        await self._changed.wait()
+                await asyncio.sleep(GATHER_S)
+                self._changed.clear()
+                try:
+                    await self._look()
+                    await self._attach()
+                except KernelError as error:
+                    log.warning("devices cannot be looked at, tried again", reason=str(error))
+        finally:
+            watch.close()
+            self._route.close()
+
+    def requests(self, attachment: Attachment, index: int) -> list[Message]:
+        """What puts the programs on the host's end of a pod's link, in the same datagram as its routes."""
+        if attachment.via_stack or attachment.chained:
+            return []
+        return filters.attach(index, POD, self._programs)
+
+    def attach_links(self, attachment: Attachment, index: int) -> None:
+        """Puts them on as links where they cannot be filters. On a worker thread.
+
+        Raises:
+            KernelError: refused.
+        """
+        if (attachment.via_stack or attachment.chained) and self._has_tcx:
+            for name in self._loaded(POD):
+                device_links.attach(index, POD, name, self._programs[name], self._pins)
+
+    def missing(self, index: int, *, by_link: bool) -> list[str]:
+        """Which programs a pod's link lacks. On a worker thread; raises KernelError."""
+        there = device_links.attached(self._pins) if by_link else filters.attached(self._route, [index], POD)
+        return [name for name in self._loaded(POD) if not there.get((index, name))]
+
+    def _loaded(self, place: Place) -> list[str]:
+        return [name for name in place.programs if name in self._programs]
+
+    async def _look(self) -> None:
+        looked = await asyncio.to_thread(uplinks.look, self._route)
+        found = uplinks.found(looked, self._config.pod_network.uplinks, (), TUNNEL_DEVICE)
+        if found != self._devices.now:
+            self._devices.now = found
+            for key in (UPLINKS, SETTINGS):
+                self._mesh.touch(key)
+            log.info("uplinks", devices=[each.name for each in found.uplinks])
+
+    async def _rows_are_written(self) -> None:
+        """The runtime's pods are known, and what is known is in the maps, or has failed and is named elsewhere."""
+        while not self._mesh.is_complete(CNI):
+            await self._mesh.moved()
+        with contextlib.suppress(RowsFailed):
+            await self._mesh.settled(self._mesh.revision)
+
+    def _targets(self) -> Iterator[Target]:
+        for workload in self._mesh.workloads.values():
+            for link in workload.links:
+                by_link = link.via_stack or link.observed
+                yield Target(link.ifindex, f"pod {workload}", POD, by_link)
+        for each in self._devices.now.uplinks:
+            yield Target(each.ifindex, each.name, UPLINK, self._has_tcx)
+        if self._devices.now.tunnel_ifindex:
+            yield Target(self._devices.now.tunnel_ifindex, TUNNEL_DEVICE, TUNNEL, self._has_tcx)
+
+    async def _attach(self) -> None:
+        """Every target has every program of its place; receiving programs first, over all devices."""
+        targets = list(self._targets())
+        without, put_on = await asyncio.to_thread(self._put_right, targets)
+        for device, reason in without.items():
+            if self.without.get(device) != reason:
+                log.error("programs cannot be attached", device=device, reason=reason)
+        self.without = without
+        if put_on and self._is_on:
+            log.warning("programs were not where they belong, and are attached", devices=sorted(put_on))
+            self.repaired["programs"] += len(put_on)
+
+    def _put_right(self, targets: list[Target]) -> tuple[dict[str, str], set[str]]:
+        """Device -> why it has not all its programs; and the devices that were given some. On a worker thread."""
+        there = self._there(targets)
+        ids = {name: program.info().program_id for name, program in self._programs.items()}
+        without: dict[str, str] = {}
+        put_on: set[str] = set()
+        for name, target in in_order(targets, lambda each: each.place):
+            if name not in ids or there.get((target.index, name)) == ids[name]:
+                continue
+            try:
+                self._put_on(target, name)
+                put_on.add(target.name)
+            except KernelError as error:
+                if error.errno != errno.ENODEV:  # gone meanwhile
+                    without[target.name] = str(error)
+        self._update_others(targets, there, ids)
+        return without, put_on
+
+    def _put_on(self, target: Target, name: str) -> None:
+        program = self._programs[name]
+        if target.by_link and not self._has_tcx:
+            raise KernelError("attach", f"program {name}", 0, NO_TCX)
+        if target.by_link:
+            device_links.attach(target.index, target.place, name, program, self._pins)
+        else:
+            self._route.exchange(filters.attach(target.index, target.place, {name: program}))
+
+    def _there(self, targets: list[Target]) -> dict[tuple[int, str], int]:
+        found: dict[tuple[int, str], int] = {}
+        for place in (POD, UPLINK, TUNNEL):
+            plain = [each.index for each in targets if each.place is place and not each.by_link]
+            found |= filters.attached(self._route, plain, place)
+        return found | device_links.attached(self._pins)
+
+    def _update_others(
+        self, targets: list[Target], there: Mapping[tuple[int, str], int], ids: Mapping[str, int]
+    ) -> None:
+        """A device that is no uplink any more has flows still: it keeps its programs, the newest ones, until it goes."""
+        wanted = {(each.index, name) for each in targets for name in each.place.programs}
+        for (index, name), program in there.items():
+            if (index, name) in wanted or name not in ids or program == ids[name]:
+                continue
+            place = next(each for each in (POD, UPLINK, TUNNEL) if name in each.programs)
+            if program == 0:
+                device_links.forget(index, name, self._pins)
+            else:
+                device_links.attach(index, place, name, self._programs[name], self._pins)
