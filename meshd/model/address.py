@@ -6,6 +6,7 @@ It is the form the kernel maps hold, so v4, v6 and v4-mapped sockets share one l
 from __future__ import annotations
 
 import socket
+from ipaddress import IPv4Address, IPv6Address
 from typing import NewType
 
 Address = NewType("Address", bytes)
@@ -43,3 +44,13 @@ def format_endpoint(address: Address, port: int) -> str:
     """``10.0.0.1:80`` or ``[fd00::1]:80``."""
     text = format_address(address)
     return f"{text}:{port}" if is_ipv4(address) else f"[{text}]:{port}"
+
+
+def to_ip(address: Address) -> IPv4Address | IPv6Address:
+    """``address`` as the standard library has it."""
+    return IPv4Address(address[12:]) if is_ipv4(address) else IPv6Address(address)
+
+
+def from_ip(ip: IPv4Address | IPv6Address) -> Address:
+    """The inverse of :func:`to_ip`."""
+    return Address(V4_PREFIX + ip.packed if ip.version == 4 else ip.packed)

@@ -44,7 +44,8 @@ class Node:
     """A machine of a cluster. ``pod_cidrs`` as text (``10.1.0.0/24``).
 
     ``extra``: addresses of its pods outside these. ``routing``: how its pods may be reached (native, vxlan, auto); empty: it
-    is no node of ours, or nobody said. ``reason``: why it is refused, or why its newest record is.
+    is no node of ours, or nobody said. ``identities``: first and last of what workloads of its cluster may be.
+    ``reason``: why it is refused, or why its newest record is.
     """
 
     cluster: str
@@ -55,7 +56,7 @@ class Node:
     zone: str = ""
     extra: tuple[Address, ...] = ()
     routing: str = ""
-    cluster_id: int = 0
+    identities: tuple[int, int] = (0, 0)
     state: NodeState = NodeState.FRESH
     reason: str = ""
 

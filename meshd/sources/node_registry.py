@@ -15,7 +15,7 @@ from ipaddress import ip_network
 
 import structlog
 
-from clustermesh.address_record import AddressRecord
+from clustermesh.address_record import AddressRecord, identity_range
 from clustermesh.node_record import Node as NodeRecord
 from meshd.model import Address, Node, NodeState, format_address, parse_address
 from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
@@ -37,8 +37,9 @@ class NodeRegistry:
     Nodes that the mesh holds at the start are in force: a journal told of them.
     """
 
-    def __init__(self, mesh: Mesh, cluster: str, name: str) -> None:
+    def __init__(self, mesh: Mesh, cluster: str, name: str, max_connected_clusters: int = 255) -> None:
         self._mesh = mesh
+        self._most_clusters = max_connected_clusters
         self._cluster = cluster
         self._name = name
         self._own: Node | None = None
@@ -255,7 +256,7 @@ class NodeRegistry:
             tuple(str(cidr) for cidr in cidrs if cidr is not None),
             (record.labels or {}).get("topology.kubernetes.io/zone", ""),
             routing=(record.annotations or {}).get(ROUTING_ANNOTATION, ""),
-            cluster_id=record.cluster_id,
+            identities=identity_range(record.cluster_id, self._most_clusters),
         )
 
     def _source(self, cluster: str) -> str:

@@ -62,11 +62,11 @@ def layouts(btf: Btf) -> Layouts:
     )
 
 
-def of_node(made: Layouts, node: Node, reached: Reached, most_clusters: int) -> Rows:
-    """The rows of another node: its pods, and its own addresses. ``most_clusters``: 255 or 511."""
+def of_node(made: Layouts, node: Node, reached: Reached) -> Rows:
+    """The rows of another node: its pods, and its own addresses."""
     if reached.via is Via.NOT:
         return {"destinations": {}}
-    first, last = identities(node.cluster_id, most_clusters)
+    first, last = node.identities
     number = source_number(node.source)
     tunnelled = reached.via is Via.TUNNEL
     tunnel = AddressRow(reached.tunnel or _NO_ADDRESS)
@@ -98,12 +98,6 @@ def of_this_node(
         value = made.value.encode(DestinationRow(AddressRow(_NO_ADDRESS), made.kinds[kind], 0, 0, number))
         rows |= {made.key.encode(key): value for key in keys}
     return {"destinations": rows}
-
-
-def identities(cluster_id: int, most_clusters: int) -> tuple[int, int]:
-    """First and last of the 24-bit identities of a cluster's workloads: the cluster's number is on top of them."""
-    shift = 15 if most_clusters > 255 else 16
-    return (256, 65535) if cluster_id == 0 else (cluster_id << shift, ((cluster_id + 1) << shift) - 1)
 
 
 def _prefixes(cidrs: Iterable[str]) -> Iterator[KeyRow]:

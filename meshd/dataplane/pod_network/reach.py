@@ -52,32 +52,38 @@ class Reached:
 
 def reach(here: Here, node: Node, is_near: Callable[[Address], bool]) -> Reached:
     """How this end reaches the pods of ``node``. ``is_near``: whether an address is on a link of ours, without a gateway."""
-    if node.state is NodeState.REFUSED:
-        return Reached(Via.NOT, reason=node.reason)
-    if node.routing and node.routing not in ROUTINGS:
-        return Reached(Via.NOT, reason=f"it says routing {node.routing[:40]!r}, which is not known here")
     # IPv4 first, at both ends: they must come to the same pair of addresses.
-    common = [address for address in (_of(node, v4=True), _of(node, v4=False)) if _is_common(here, address)]
-    if not common or common[0] is None:
-        return Reached(Via.NOT, reason="it has no address of a family in which this node has one")
-    gateways = tuple(address for address in common if address is not None and is_near(address))
-    is_on_link = common[0] in gateways
-    if not node.routing:
-        if here.routing == "vxlan" or (here.routing == "auto" and not is_on_link):
-            return Reached(
-                Via.NOT,
-                reason="it would have to be reached through a tunnel, and is no meshd node: only native routing is possible",
-            )
-        return Reached(Via.NATIVE, gateways=gateways)
-    both = {here.routing, node.routing}
-    if "vxlan" in both or (both != {"native"} and not is_on_link):
+    common = [address for address in (_of(node, v4=True), _of(node, v4=False)) if address]
+    common = [address for address in common if _has_family(here, address)]
+    gateways = tuple(address for address in common if is_near(address))
+    is_on_link = bool(common) and common[0] in gateways
+    if reason := _obstacle(here, node, common, is_on_link=is_on_link):
+        return Reached(Via.NOT, reason=reason)
+    both = {here.routing, node.routing or "native"}
+    if "vxlan" in both or (node.routing and both != {"native"} and not is_on_link):
         return Reached(Via.TUNNEL, tunnel=common[0])
     return Reached(Via.NATIVE, gateways=gateways)
+
+
+def _obstacle(here: Here, node: Node, common: list[Address], *, is_on_link: bool) -> str:
+    """Why the pods of ``node`` cannot be reached, as a phrase; empty: they can."""
+    if node.state is NodeState.REFUSED:
+        return node.reason
+    if node.routing and node.routing not in ROUTINGS:
+        return f"it says routing {node.routing[:40]!r}, which is not known here"
+    if not common:
+        return "it has no address of a family in which this node has one"
+    needs_tunnel = here.routing == "vxlan" or (here.routing == "auto" and not is_on_link)
+    if not node.routing and needs_tunnel:
+        return (
+            "it is no meshd node, so it can be reached by native routing only, and that would take a tunnel"
+        )
+    return ""
 
 
 def _of(node: Node, *, v4: bool) -> Address | None:
     return next((address for address in node.addresses if is_ipv4(address) is v4), None)
 
 
-def _is_common(here: Here, address: Address | None) -> bool:
-    return address is not None and (here.v4 if is_ipv4(address) else here.v6) is not None
+def _has_family(here: Here, address: Address) -> bool:
+    return (here.v4 if is_ipv4(address) else here.v6) is not None

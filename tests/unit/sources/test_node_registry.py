@@ -74,10 +74,10 @@ def test_a_record_becomes_a_node_of_its_cluster(mesh: Mesh, registry: NodeRegist
     registry.replace_nodes("cm-2", [ELSEWHERE])
     address = parse_address("192.168.0.2")
     assert node(mesh, "cm-1/n2") == Node(
-        "cm-1", "n2", "etcd", (address,), ("10.1.2.0/24",), routing="vxlan", cluster_id=1
+        "cm-1", "n2", "etcd", (address,), ("10.1.2.0/24",), routing="vxlan", identities=(65536, 131071)
     )
     found = node(mesh, "cm-2/n1")
-    assert (found.source, found.routing, found.cluster_id) == ("cluster:cm-2", "", 2)
+    assert (found.source, found.routing, found.identities) == ("cluster:cm-2", "", (131072, 196607))
     # This node is not read back.
     assert states(mesh) == {"cm-1/n2": FRESH, "cm-2/n1": FRESH}
     assert registry.problems() == []
