@@ -64,7 +64,8 @@ def open_object(config: Config, without: Iterable[str]) -> Opened:
                 bpf.leave_out_maps(built & {*feature.maps, *feature.kernel_maps})
         for feature in wanted:
             bpf.set_max_entries(feature.sizes(config))
-            bpf.set_globals(feature.knobs(config))
+            known = bpf.btf.globals()
+            bpf.set_globals({name: value for name, value in feature.knobs(config).items() if name in known})
         programs = {name for feature in wanted for name in feature.programs} & set(bpf.programs())
         bpf.load_only(programs - set(without))
         loaded = bpf.load(pins=map_pins(config))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ _NO_ADDRESS = bytes(16)
 
 
 class AddressRow(NamedTuple):
-    bytes: bytes
+    bytes: builtins.bytes
 
 
 class PodRow(NamedTuple):
