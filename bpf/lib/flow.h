@@ -162,18 +162,23 @@ static __always_inline void flow_uncharge(const struct address *owner)
 		__sync_fetch_and_add(count, -1);
 }
 
-/* Puts one entry (of two, where it is translated) into `new_flows`, under the key of `tuple`, which is as the initiator
- * sends it (an alias: as its translated packets are). False: there is one already, here or in `flows`.
+/* Puts one entry into `new_flows` under a key, as `flow_key` says it of a tuple. False: there is one already, here or in
+ * `flows`.
  */
+static __always_inline bool flow_insert_at(const struct tuple *key, bool reversed, struct flow *flow)
+{
+	flow->last_seen_ns = bpf_ktime_get_coarse_ns();
+	flow->flags = (flow->flags & ~FLOW_REVERSED) | (reversed ? FLOW_REVERSED : 0);
+	return !bpf_map_lookup_elem(&flows, key) && !bpf_map_update_elem(&new_flows, key, flow, BPF_NOEXIST);
+}
+
+/* The same under the key of `tuple`, which is as the initiator sends it (of an alias: as its translated packets are). */
 static __always_inline bool flow_insert(const struct tuple *tuple, struct flow *flow)
 {
 	struct tuple key;
+	bool reversed = flow_key(tuple, &key);
 
-	flow->last_seen_ns = bpf_ktime_get_coarse_ns();
-	flow->flags &= ~FLOW_REVERSED;
-	if (flow_key(tuple, &key))
-		flow->flags |= FLOW_REVERSED;
-	return !bpf_map_lookup_elem(&flows, &key) && !bpf_map_update_elem(&new_flows, &key, flow, BPF_NOEXIST);
+	return flow_insert_at(&key, reversed, flow);
 }
 
 /* Begins a flow that is not translated; `flags` is 0 or FLOW_VIA_STACK. DROP_NONE also where another CPU has just begun it. */

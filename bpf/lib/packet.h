@@ -323,9 +323,13 @@ static __always_inline void parse_v6(struct __sk_buff *skb, struct packet *packe
 		read_l4(skb, packet);
 }
 
-/* Fills `packet`, whatever the frame is; packet->kind says how much of it holds. */
-static __noinline enum packet_kind parse(struct __sk_buff *skb, struct packet *packet)
+/* Fills `packet`, whatever the frame is; packet->kind says how much of it holds. Global: the verifier looks at it by itself,
+ * and does not follow each of its many ends through the rest of the program.
+ */
+__weak __noinline enum packet_kind parse(struct __sk_buff *skb, struct packet *packet)
 {
+	if (!packet)
+		return PACKET_MALFORMED;
 	*packet = (struct packet){};
 	packet->frame_size = skb->len;
 	if (skb->vlan_present)

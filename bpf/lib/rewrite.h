@@ -15,6 +15,17 @@
 #define ICMP_CHECKSUM	     2
 #define ICMP_ECHO_IDENTIFIER 4
 
+static __always_inline bool is_echo(const struct tuple *tuple)
+{
+	return tuple->protocol == IPPROTO_ICMP || tuple->protocol == IPPROTO_ICMPV6;
+}
+
+static __always_inline bool address_is_v4(const struct address *address)
+{
+	return !address_half(address, 0) && !address->bytes[8] && !address->bytes[9] && address->bytes[10] == 0xff &&
+	       address->bytes[11] == 0xff;
+}
+
 /* Both IPv4 addresses as they stand in a header. */
 struct ipv4_ends {
 	__be32 source;
@@ -107,12 +118,15 @@ static __always_inline long rewrite_ports(struct __sk_buff *skb, const struct pa
 }
 
 /* Makes the packet one from and to the ends of `to` (same family and protocol), and `packet` with it. Pointers into the
- * packet are void afterwards. An error: it is written in part, and fit to be dropped only.
+ * packet are void afterwards. An error: it is written in part, and fit to be dropped only. Global, so that the verifier looks
+ * at it once and not once a path that leads to it.
  */
-static __noinline int rewrite(struct __sk_buff *skb, struct packet *packet, const struct tuple *to)
+__weak __noinline int rewrite(struct __sk_buff *skb, struct packet *packet, const struct tuple *to)
 {
 	long failed = 0;
 
+	if (!packet || !to)
+		return -EINVAL;
 	if (!address_equal(&packet->tuple.source, &to->source) ||
 	    !address_equal(&packet->tuple.destination, &to->destination))
 		failed = rewrite_addresses(skb, packet, to);

@@ -104,6 +104,14 @@ struct flow {
 	__u32 pad;
 };
 
+/* A translated flow while its two entries are made. */
+struct flow_draft {
+	struct flow flow;
+	struct flow alias;
+	struct tuple key; /* the one that is looked at */
+	__u64 of_node;	  /* 1: under an address of the node: ports of the range only, and none that a socket holds */
+};
+
 struct fragment_key {
 	struct address source;
 	struct address destination;
@@ -177,6 +185,14 @@ struct {
 	__type(key, struct tuple);
 	__type(value, struct flow);
 } new_flows SEC(".maps") __weak;
+
+/* Written and read within one run of a program: too large for its stack. TC programs do not interrupt each other. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct flow_draft);
+} flow_drafts SEC(".maps") __weak;
 
 /* How many flows a pod of this node began that are not over: counted by the programs, set right by pod_network_expire. */
 struct {

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The two entries of a translated flow, made and removed as one. */
+#pragma once
+
+#include "lib/masquerade.h"
+
+/* A flow that is to be translated, as yet into itself. NULL never happens: the map has that entry. */
+static __always_inline struct flow_draft *draft_of(const struct tuple *tuple, const struct address *owner)
+{
+	__u32 only = 0;
+	struct flow_draft *draft = bpf_map_lookup_elem(&flow_drafts, &only);
+
+	if (!draft)
+		return NULL;
+	*draft = (struct flow_draft){};
+	draft->flow.other = draft->alias.other = *tuple;
+	draft->flow.owner = draft->alias.owner = *owner;
+	draft->alias.flags = FLOW_ALIAS;
+	return draft;
+}
+
+/* Another CPU may have begun the very same flow just now. */
+static __always_inline bool is_begun(const struct tuple *tuple, struct flow_draft *draft)
+{
+	bool settled;
+
+	draft_key(draft, tuple);
+	return flow_lookup(&draft->key, &settled);
+}
+
+/* Enters a flow with the translation that the draft says; the source port there is a wish. DROP_NONE: `flow_find` finds it
+ * now, made by us or by another CPU.
+ */
+static __noinline enum drop_reason translation_begin(struct __sk_buff *skb, const struct tuple *tuple,
+						     struct flow_draft *draft)
+{
+	struct flow *flow = &draft->flow;
+	bool reversed;
+
+	if (!flow_charge(&flow->owner)) {
+		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
+		return DROP_FLOW_QUOTA;
+	}
+	flow->flags |= FLOW_TRANSLATED;
+	draft->of_node = !!(flow->flags & FLOW_MASQUERADED);
+	if (!claim_port(skb, draft)) {
+		flow_uncharge(&flow->owner);
+		if (is_begun(tuple, draft))
+			return DROP_NONE;
+		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
+		return DROP_NO_MASQUERADE_PORT;
+	}
+	reversed = draft_key(draft, tuple);
+	if (flow_insert_at(&draft->key, reversed, flow)) {
+		count_pod_network(POD_NETWORK_FLOWS_CREATED);
+		return DROP_NONE;
+	}
+	draft_key(draft, &flow->other);
+	flow_remove(&draft->key);
+	flow_uncharge(&flow->owner);
+	return is_begun(tuple, draft) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
+}
+
+/* Removes a translated flow, found by the packet of its initiator. */
+static __noinline void translation_end(const struct flow_view *view)
+{
+	struct tuple alias_key;
+
+	flow_uncharge(&view->entry->owner);
+	flow_key(&view->entry->other, &alias_key);
+	flow_remove(&alias_key);
+	flow_remove(&view->key);
+}
