@@ -48,6 +48,13 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     listen: str = ""
 
 
+class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """``otlp``: the collector that traces go to, OTLP over gRPC: http://HOST:PORT, https://HOST:PORT or unix:///PATH;
+    empty: nowhere."""
+
+    otlp: str = ""
+
+
 class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Etcd of this cluster, and of its peers.
 
@@ -123,6 +130,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     clustermesh: ClusterMesh = ClusterMesh()
     api: Api = Api()
     metrics: Metrics = Metrics()
+    tracing: Tracing = Tracing()
     cni: Cni = Cni()
     pod_network: PodNetwork = PodNetwork()
     maps: Maps = Maps()
@@ -174,6 +182,10 @@ def checked(config: Config) -> Config:
     """
     if config.api.listen and config.api.tls is None:
         raise ConfigError("api.listen needs api.tls: the control API leaves the node over mTLS only")
+    if config.tracing.otlp and not config.tracing.otlp.startswith(("http://", "https://", "unix:///")):
+        raise ConfigError(
+            f"tracing.otlp is {config.tracing.otlp!r}, it must be http://HOST:PORT, https://HOST:PORT or unix:///PATH"
+        )
     if config.cni.cool_down_s < 0:
         raise ConfigError(f"cni.coolDownS is {config.cni.cool_down_s:g}, it cannot be negative")
     check_pod_network(config.pod_network)

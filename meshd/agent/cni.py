@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from meshd.config import Config
 from meshd.dataplane.pod_network import PodNetwork
@@ -10,8 +11,12 @@ from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
 from meshd.servers.cni.server import CniServer
+from meshd.servers.cni.tracing import untraced
 from meshd.state import Mesh
 from meshd.state.attachments import Attachments
+
+if TYPE_CHECKING:
+    from meshd.telemetry.tracing import Tracing
 
 
 class CniPlugin:
@@ -24,7 +29,9 @@ class CniPlugin:
         journal = config.state_dir / "attachments.journal"
         self._attachments = Attachments(journal, ranges, options.cool_down_s)
         self._network = PodNetwork({each.version for each in ranges}, programs)
-        plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges))
+        self._tracing = _tracing(config)
+        span = self._tracing.span if self._tracing else untraced
+        plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges), span=span)
         self._server = CniServer(config.cni_socket, plugin)
 
     async def run(self) -> None:
@@ -38,5 +45,15 @@ class CniPlugin:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._network.run())
                 tasks.create_task(self._server.run())
+                if self._tracing is not None:
+                    tasks.create_task(self._tracing.run())
         finally:
             await self._attachments.close()
+
+
+def _tracing(config: Config) -> Tracing | None:
+    if not config.tracing.otlp:
+        return None
+    from meshd.telemetry.tracing import Tracing  # noqa: PLC0415 - the SDK is a heavy import
+
+    return Tracing(config.tracing.otlp, config.node_name, config.cluster_name)

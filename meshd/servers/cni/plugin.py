@@ -28,6 +28,7 @@ from meshd.servers.cni.errors import (
 )
 from meshd.servers.cni.network import PodNetwork
 from meshd.servers.cni.question import Question, addresses_of
+from meshd.servers.cni.tracing import Span, untraced
 from meshd.state import Mesh, PlanKey
 from meshd.state.attachments import Attachments
 
@@ -41,12 +42,19 @@ class Plugin:
     """`start` once, then `answer` as often as asked, also many at once: commands on one interface take turns."""
 
     def __init__(
-        self, mesh: Mesh, attachments: Attachments, network: PodNetwork, *, has_ranges: bool
+        self,
+        mesh: Mesh,
+        attachments: Attachments,
+        network: PodNetwork,
+        *,
+        has_ranges: bool,
+        span: Span = untraced,
     ) -> None:
         self._mesh = mesh
         self._attachments = attachments
         self._network = network
         self._has_ranges = has_ranges
+        self._span = span
         self._turns: dict[AttachmentKey, tuple[asyncio.Lock, int]] = {}
 
     async def start(self) -> None:
@@ -72,21 +80,23 @@ class Plugin:
         Raises:
             MeshError: it was not done.
         """
-        match asked.command:
-            case "ADD":
-                async with self._turn(asked.key):
-                    return await self._add(asked)
-            case "DEL":
-                async with self._turn(asked.key):
-                    self._release(asked.key)
-            case "CHECK":
-                async with self._turn(asked.key):
-                    await self._check(asked)
-            case "GC":
-                await self._collect(asked)
-            case _:
-                await self._status()
-        return b""
+        pod = f"{asked.namespace}/{asked.name}"
+        with self._span(f"CNI {asked.command}", asked.trace, pod=pod, container=asked.container_id):
+            match asked.command:
+                case "ADD":
+                    async with self._turn(asked.key):
+                        return await self._add(asked)
+                case "DEL":
+                    async with self._turn(asked.key):
+                        self._release(asked.key)
+                case "CHECK":
+                    async with self._turn(asked.key):
+                        await self._check(asked)
+                case "GC":
+                    await self._collect(asked)
+                case _:
+                    await self._status()
+            return b""
 
     async def _add(self, asked: Question) -> bytes:
         strange = self._network.why_no_pod(asked.netns)
@@ -101,7 +111,7 @@ class Plugin:
         made = known or self._attachments.attach(wanted, asked.asked)
         # The journal is on its way to the disk while the kernel works; both are waited for, also when one fails.
         on_disk, answer = await asyncio.gather(
-            self._attachments.durable(), self._make(asked, made, as_made=as_made), return_exceptions=True
+            self._on_disk(), self._make(asked, made, as_made=as_made), return_exceptions=True
         )
         if isinstance(on_disk, BaseException) or isinstance(answer, BaseException):
             self._release(made.key)
@@ -118,6 +128,10 @@ class Plugin:
         )
         return answer
 
+    async def _on_disk(self) -> None:
+        with self._span("journal"):
+            await self._attachments.durable()
+
     def _wanted(self, asked: Question) -> Attachment:
         before = asked.config.prev_result
         if before is None and not self._has_ranges:
@@ -132,20 +146,26 @@ class Plugin:
         )
 
     async def _make(self, asked: Question, made: Attachment, *, as_made: bool) -> bytes:
-        if made.chained:
-            await self._network.observe(made)
-            answer = results.passed_on(asked.config)
-        else:
-            network = self._network
-            interface = await (network.interface(made) if as_made else network.attach(made))
-            answer = results.added(asked.config, made, interface)
+        with self._span("link"):
+            if made.chained:
+                await self._network.observe(made)
+                answer = results.passed_on(asked.config)
+            else:
+                network = self._network
+                interface = await (network.interface(made) if as_made else network.attach(made))
+                answer = results.added(asked.config, made, interface)
+        with self._span("rows"):
+            await self._settle(made)
+        return answer
+
+    async def _settle(self, made: Attachment) -> None:
+        """The kernel holds the pod's rows; waits for no other's."""
         revision = self._show((made.namespace, made.name))
         try:
             async with asyncio.timeout(SETTLE_S):
                 await self._mesh.settled(revision, [PlanKey("workload", f"{made.namespace}/{made.name}")])
         except TimeoutError:
             raise CniError(TRY_AGAIN_LATER, f"the kernel did not take {made} within {SETTLE_S:g} s") from None
-        return answer
 
     def _show(self, pod: tuple[str, str]) -> int:
         """The mesh knows the workload ``pod`` as its interfaces are now; the revision."""

@@ -1,0 +1,1 @@
+"""What the agent tells others of its own work: traces."""
