@@ -36,6 +36,9 @@ BASELINES = {
 TESTS = {
     "etcd-client": "etcdctl, to judge our client by another",
     "util-linux": "unshare",
+    "containerd": "a container runtime that asks the CNI plugin",
+    "runc": "starts its containers",
+    "busybox-static": "all that is in their image",
 }
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "constraints": ("python3-venv",),
@@ -54,8 +57,18 @@ class InstallError(Exception):
 
 
 def missing(packages: Iterable[str]) -> list[str]:
-    """Those of ``packages`` that dpkg does not call installed; all of them where there is no dpkg."""
+    """Those of ``packages`` that no installed one is or stands for; all of them where there is no dpkg.
+
+    What stands for them counts because apt would take it away: Docker's containerd.io for Debian's containerd and runc.
+    """
     there = installed()
+    if there:
+        there |= {
+            provided.split()[0]
+            for _, provides in _listed("Provides")
+            for provided in provides.split(", ")
+            if provided
+        }
     return [package for package in packages if package not in there]
 
 
@@ -63,14 +76,21 @@ def installed() -> frozenset[str]:
     """Names of all installed packages, without architecture."""
     if not shutil.which("dpkg-query"):
         return frozenset()
+    return frozenset(package for package, _ in _listed("Package"))
+
+
+def _listed(field: str) -> Iterator[tuple[str, str]]:
+    """Each installed package with its ``field``."""
     listing = subprocess.run(
-        ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\n"],
+        ["dpkg-query", "--show", f"--showformat=${{db:Status-Status}}\t${{Package}}\t${{{field}}}\n"],
         capture_output=True,
         text=True,
         check=True,
     ).stdout
-    rows = (line.split(" ") for line in listing.splitlines())
-    return frozenset(package for status, package in rows if status == "installed")
+    for line in listing.splitlines():
+        status, package, value = line.split("\t")
+        if status == "installed":
+            yield package, value
 
 
 def install(packages: list[str], log: Path) -> None:
