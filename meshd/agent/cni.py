@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from meshd.config import Config
 from meshd.dataplane.pod_network import PodNetwork
+from meshd.dataplane.pod_network.sysctls import remembered_sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
@@ -28,7 +29,12 @@ class CniPlugin:
         ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
         journal = config.state_dir / "attachments.journal"
         self._attachments = Attachments(journal, ranges, options.cool_down_s)
-        self._network = PodNetwork({each.version for each in ranges}, programs)
+        self._network = PodNetwork(
+            {each.version for each in ranges},
+            remembered_sysctls(config),
+            programs,
+            config.pod_network.port_range if config.pod_network.masquerade else None,
+        )
         self._tracing = _tracing(config)
         span = self._tracing.span if self._tracing else untraced
         plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges), span=span)

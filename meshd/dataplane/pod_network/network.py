@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 
 from meshd.dataplane.pod_network import comparison, known_links, links, node_forwarding
+from meshd.dataplane.pod_network.sysctls import Sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
@@ -34,14 +35,23 @@ LOOK_S = 30.0
 class PodNetwork:
     """`prepare` once, then anything; `run` sweeps until cancelled. ``versions``: families (4, 6) that pods have.
 
-    ``programs``: what puts programs on pods' links; None: pods are reached through the host's stack only.
+    ``remembered``: the file in which the node's own sysctls are kept. ``programs``: what puts programs on pods' links; None:
+    pods are reached through the host's stack only. ``ports``: the range that these masquerade with, if they do.
     """
 
-    def __init__(self, versions: set[int], programs: TrafficControl | None = None) -> None:
+    def __init__(
+        self,
+        versions: set[int],
+        remembered: Path,
+        programs: TrafficControl | None = None,
+        ports: tuple[int, int] | None = None,
+    ) -> None:
         self._versions = versions
+        self._ports = ports
         self._programs = programs
         self._links: dict[AttachmentKey, PodLink] = {}
         self._host = Netns.current()
+        self._sysctls = Sysctls(remembered, self._host)
         self._route = RouteSocket()
         self._mtu = node_forwarding.DEFAULT_MTU
         self._doomed: set[str] = set()
@@ -50,12 +60,14 @@ class PodNetwork:
         self._sweeping = asyncio.Lock()
 
     async def prepare(self) -> None:
-        """The node forwards, and the MTU of its uplinks is known.
+        """The node forwards, keeps ports for masquerading, and the MTU of its uplinks is known.
 
         Raises:
-            KernelError: a sysctl cannot be written.
+            KernelError, JournalError: a sysctl cannot be written, or what it was cannot be remembered.
         """
-        await asyncio.to_thread(node_forwarding.enable, self._host, self._versions)
+        await asyncio.to_thread(node_forwarding.enable, self._host, self._sysctls, self._versions)
+        if self._programs is not None and self._ports is not None:
+            await asyncio.to_thread(self._sysctls.reserve, *self._ports)
         self._mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
 
     async def run(self) -> None:

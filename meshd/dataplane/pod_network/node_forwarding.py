@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from meshd.dataplane.pod_network.sysctls import Sysctls
 from meshd.kernel.netlink import in_netns
 from meshd.kernel.netns import Netns
 
@@ -16,11 +17,11 @@ FORWARDING = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 DEFAULT_MTU = 1500
 
 
-def enable(host: Netns, versions: set[int]) -> None:
+def enable(host: Netns, sysctls: Sysctls, versions: set[int]) -> None:
     """Forwarding is on for ``versions`` (4, 6), and routes that the node learnt from router advertisements stay.
 
     Raises:
-        KernelError: a sysctl cannot be written.
+        KernelError, JournalError: a sysctl cannot be written, or what it was cannot be remembered.
     """
     for version in sorted(versions):
         if host.read_sysctl(FORWARDING[version]) != "0":
@@ -28,8 +29,8 @@ def enable(host: Netns, versions: set[int]) -> None:
         if version == 6:
             # Documentation/networking/ip-sysctl: 1 means "unless forwarding"; 2 is 1 without that.
             for name in host.run(_accepting_advertisements):
-                host.write_sysctl(f"net/ipv6/conf/{name}/accept_ra", "2")
-        host.write_sysctl(FORWARDING[version], "1")
+                sysctls.set(f"net/ipv6/conf/{name}/accept_ra", "2")
+        sysctls.set(FORWARDING[version], "1")
         log.info("forwarding switched on", sysctl=FORWARDING[version])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Rule
-from meshd.dataplane.pod_network import rows
+from meshd.dataplane.pod_network import destination_plans, rows
 from meshd.dataplane.rows import Plan
 from meshd.model.attachment import CNI
 from meshd.model.workload import PodLink
@@ -20,6 +20,7 @@ def rules(context: Context) -> Mapping[str, Rule]:
     """Kind of plan key -> rule. The mesh says who is a pod, the devices what leads out of the node."""
     made = rows.layouts(context.btf)
     return {
+        **destination_plans.rules(context),
         "workload": lambda mesh, name: Plan(rows.pods(made, links_of(mesh, name))),
         "devices": lambda _, name: Plan(
             rows.uplinks(made, context.devices.now)
@@ -47,4 +48,5 @@ def unwanted(context: Context, mesh: Mesh, delta: Delta, failed: set[PlanKey]) -
         found["pods"] = {key for key, _ in delta.unowned("pods")}
     if context.devices.now.looked and "devices" not in kinds:
         found["uplinks"] = {key for key, _ in delta.unowned("uplinks")}
+    found["destinations"] = destination_plans.unwanted(context, mesh, delta, failed)
     return found

@@ -10,14 +10,14 @@ import errno
 
 import structlog
 
-from meshd.dataplane.devices import Found
+from meshd.dataplane.devices import TUNNEL_DEVICE, Found
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice, add_vxlan, set_vxlan, vxlan_of
 
 log = structlog.get_logger(__name__)
 
-DEVICE = "meshd_vxlan"
+
 # Outer IP header, UDP, vxlan, and the inner Ethernet header.
 OVERHEAD = {4: 20 + 8 + 8 + 14, 6: 40 + 8 + 8 + 14}
 DEFAULT_MTU = 1500
@@ -31,7 +31,7 @@ def overhead(found: Found) -> int:
 def wanted(found: Found, port: int) -> VxlanDevice:
     """The device as it should be."""
     underlay = min((each.mtu for each in found.uplinks), default=DEFAULT_MTU)
-    return VxlanDevice(DEVICE, port, underlay - overhead(found))
+    return VxlanDevice(TUNNEL_DEVICE, port, underlay - overhead(found))
 
 
 def ensure(route: RouteSocket, device: VxlanDevice) -> int:
@@ -55,13 +55,13 @@ def ensure(route: RouteSocket, device: VxlanDevice) -> int:
     return there.index
 
 
-def look(route: RouteSocket, name: str = DEVICE) -> VxlanDevice | None:
+def look(route: RouteSocket, name: str = TUNNEL_DEVICE) -> VxlanDevice | None:
     """The device of that name, if it is one."""
     (answers,) = route.exchange([rt.get_link(name, (errno.ENODEV,))])
     return vxlan_of(answers[0]) if answers else None
 
 
-def delete(route: RouteSocket, name: str = DEVICE) -> bool:
+def delete(route: RouteSocket, name: str = TUNNEL_DEVICE) -> bool:
     """Whether there was such a device, which is gone now."""
     if look(route, name) is None:
         return False
