@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from meshd.dataplane.ways import Ways
 from meshd.model import Address
 
 # The vxlan device of this node, if it needs one.
@@ -36,6 +37,8 @@ class Found:
 
 @dataclass(slots=True)
 class Devices:
-    """``now``: the last look, replaced as a whole; whoever does so touches the plan keys that depend on it."""
+    """``now``: the last look, replaced as a whole; whoever does so touches the plan keys that depend on it. ``ways``: to
+    other nodes."""
 
     now: Found = field(default_factory=lambda: Found(looked=False))
+    ways: Ways = field(default_factory=Ways)

@@ -10,6 +10,7 @@ from meshd.dataplane.attach import HOOKS
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Feature, Rule
 from meshd.dataplane.pod_network import plans, rows
+from meshd.dataplane.pod_network.destination_plans import CONTESTED
 from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK
 from meshd.model import ServiceName
 from meshd.state import Mesh, PlanKey
@@ -115,6 +116,7 @@ POD_NETWORK = Feature(
     knobs=_pod_network_knobs,
     rules=plans.rules,
     unwanted=plans.unwanted,
+    contested=CONTESTED,
     needs=dict.fromkeys((*POD.programs, *UPLINK.programs, *TUNNEL.programs), _SHORT),
 )
 

@@ -362,6 +362,8 @@ class Mesh:
                 yield PlanKey("service", str(name))
             case Workload():
                 yield PlanKey("workload", str(value))
+            case Node() if value.is_of_etcd:
+                yield PlanKey("node", str(value))
             case Namespace(name=namespace):
                 yield from (PlanKey("service", str(n)) for n in self._by_service if n.namespace == namespace)
                 yield from (

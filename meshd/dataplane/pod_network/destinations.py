@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from meshd.dataplane.devices import Found
 from meshd.dataplane.layouts import source_number
-from meshd.dataplane.pod_network.reach import Reached, Via
 from meshd.dataplane.pod_network.rows import AddressRow
+from meshd.dataplane.reach import Reached, Via
 from meshd.dataplane.rows import Rows
 from meshd.kernel.btf import Btf
 from meshd.kernel.codec import Codec

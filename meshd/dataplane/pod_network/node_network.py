@@ -13,7 +13,7 @@ from meshd.config import Config
 from meshd.dataplane.devices import Devices, Found
 from meshd.dataplane.pod_network import routes, tunnel
 from meshd.dataplane.pod_network.destination_plans import OWN
-from meshd.dataplane.pod_network.reach import Here, Reached, Via
+from meshd.dataplane.reach import Here, Reached, Via
 from meshd.errors import KernelError
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice
@@ -137,4 +137,6 @@ class NodeNetwork:
 
 def may_tunnel(config: Config) -> bool:
     """Whether packets of pods may have to go through a tunnel, so that they must be small enough for it."""
-    return config.has_pod_network and config.pod_network.routing != "native" and config.clustermesh.is_used
+    mesh = config.clustermesh
+    knows_others = mesh.etcd is not None or mesh.peers is not None
+    return config.has_pod_network and config.pod_network.routing != "native" and knows_others

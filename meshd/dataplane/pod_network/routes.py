@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from meshd.dataplane.devices import Found
-from meshd.dataplane.pod_network.reach import Reached, Via
+from meshd.dataplane.reach import Reached, Via
 from meshd.errors import KernelError
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket

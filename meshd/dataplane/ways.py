@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from meshd.dataplane.pod_network.reach import Here, Reached, reach
+from meshd.dataplane.reach import Here, Reached, reach
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_answers import route_of
