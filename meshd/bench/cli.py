@@ -91,7 +91,7 @@ def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     one.add_argument(
         "--rounds",
         type=_at_least(6),
-        default=10,
+        default=12,
         metavar="N",
         help="rounds of all paths, at least 6 (default: %(default)s)",
     )

@@ -2,47 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from meshd.bench import netfilter, nftables
 from meshd.bench.path_network import MTU, TUNNEL_BYTES, Network, tunnel
 from meshd.bench.path_probes import End, Server
+from meshd.bench.path_results import ACROSS, BRIDGE, KERNEL_VXLAN, LOOPBACK, ROUTING, SAME, Results
 from meshd.bench.places import Place
 from meshd.bench.population import population
 from meshd.kernel.netlink import add_route
 
-SAME, ACROSS = "same node", "across nodes"
-ROUTING = "veth + routing"
-BRIDGE = "bridge + kube-proxy"
-LOOPBACK = "loopback"
-KERNEL_VXLAN = "kernel VXLAN"
 # So many services kube-proxy has rules for; only the first packet of a connection asks them.
 SERVICES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """One path. ``span``: SAME or ACROSS, which decides what it is compared with.
+    """One path, its server running, and what was measured of it."""
 
-    ``results``: placement -> metric -> one value a round.
-    """
-
-    path: str
-    span: str
     client: End
     server: Server
-    results: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    results: Results
 
-    @property
-    def name(self) -> str:
-        return f"{self.path}, {self.span}"
+    @classmethod
+    def opened(cls, path: str, span: str, client: End, server: End, stack: contextlib.ExitStack) -> Lane:
+        """A path of which nothing was measured yet; its server ends with ``stack``."""
+        running = Server(server)
+        stack.callback(running.close)
+        return cls(client, running, Results(path, span))
 
-    def add(self, placement: str, metric: str, value: float) -> None:
-        """One more round."""
-        self.results.setdefault(placement, {}).setdefault(metric, []).append(value)
 
-
+# Path, span, client, server.
 Found = tuple[str, str, End, End]
 
 

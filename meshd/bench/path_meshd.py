@@ -1,4 +1,7 @@
-"""The paths through meshd: real agents on nodes of their own, and pods that get their interfaces from them over CNI."""
+"""The paths through meshd: real agents on nodes of their own, and pods that get their interfaces from them over CNI.
+
+The two nodes of a pair find each other through an etcd, as the nodes of a cluster do.
+"""
 
 from __future__ import annotations
 
@@ -8,30 +11,32 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from meshd.bench.agents import Agent
-from meshd.bench.path_lanes import ACROSS, SAME, Found
+from meshd.bench.etcds import Etcd
+from meshd.bench.path_lanes import Found
 from meshd.bench.path_network import Network, Node
 from meshd.bench.path_probes import End
+from meshd.bench.path_results import ACROSS, MESHD, SAME
 from meshd.bench.places import Place
 from meshd.kernel.netlink import add_route
 from meshd.lab import cni
 from meshd.lab.cni import Container
 
-MESHD = "meshd"
-
 
 class MeshNode:
-    """A node with a running agent; it ends with ``stack``."""
+    """A node with a running agent; it ends with ``stack``. ``options``: of the agent's configuration."""
 
-    def __init__(self, network: Network, stack: contextlib.ExitStack, node: Node) -> None:
+    def __init__(
+        self, network: Network, stack: contextlib.ExitStack, node: Node, options: dict[str, object]
+    ) -> None:
         self.node = node
         self._network = network
         place = Place(node.name, node.netns, node.netns, node.cgroup)
         self.socket = network.places.run / f"{node.cgroup.name}-cni.sock"
-        options: dict[str, object] = {
+        own = {
             "nodeName": node.cgroup.name,
             "cni": {"podCidrs": [str(node.pods)], "socket": str(self.socket)},
         }
-        self.agent = stack.enter_context(Agent(network.places, place, options))
+        self.agent = stack.enter_context(Agent(network.places, place, own | options))
 
     def pod(self, number: int) -> End:
         """A new pod, by ADD."""
@@ -49,11 +54,28 @@ class MeshNode:
 
 def native(network: Network, stack: contextlib.ExitStack, agents: list[Agent]) -> Iterator[Found]:
     """Pods of one node, and of two that reach each other by plain routing; adds to ``agents``."""
-    pair = network.pair("meshd")
-    left, right = (MeshNode(network, stack, node) for node in pair)
+    left, right = _pair(network, stack, "native")
     agents += [left.agent, right.agent]
-    for here, there in (pair, pair[::-1]):
-        add_route(here.netns, there.pods, via=there.wire)
     client = left.pod(1)
     yield MESHD, SAME, client, left.pod(2)
     yield MESHD, ACROSS, client, right.pod(1)
+
+
+def _pair(network: Network, stack: contextlib.ExitStack, routing: str) -> tuple[MeshNode, MeshNode]:
+    """Two nodes whose agents know each other."""
+    name = f"meshd-{routing}"
+    nodes = network.pair(name)
+    etcd = Etcd(network.places, stack, name, nodes[0].netns, nodes[0].wire)
+    etcd.wait()
+    client_file = etcd.directory / "etcd.yaml"
+    client_file.write_text(etcd.access("client"))
+    options: dict[str, object] = {
+        "clusterName": name,
+        "clusterId": 1,
+        "clustermesh": {"etcd": str(client_file)},
+        "podNetwork": {"routing": routing},
+    }
+    left, right = (MeshNode(network, stack, node, options) for node in nodes)
+    for here, there in (nodes, nodes[::-1]):
+        add_route(here.netns, there.pods, via=there.wire)
+    return left, right

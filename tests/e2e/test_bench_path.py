@@ -85,5 +85,5 @@ def test_a_second_server_in_one_place_says_why_it_cannot_be(end: End) -> None:
 
 
 def test_a_wake_up_across_processes_has_a_median_below_its_p99(end: End) -> None:
-    median, most = path_probes.wakeups(end, HERE, 0.01)
+    median, most = path_probes.wakeups(end, end, HERE, 0.01)
     assert 0 < median <= most
