@@ -21,8 +21,8 @@ from meshd import __version__
 
 # The default of the SDK is 5: nobody waits for a pod's trace that long.
 EXPORT_EVERY_MS = 1000
-# For the last spans, when the agent ends.
-FLUSH_MS = 2000
+# For one batch; so long may the last one hold up the agent's end (force_flush heeds no timeout of its own).
+EXPORT_S = 2.0
 
 
 class Tracing:
@@ -37,7 +37,8 @@ class Tracing:
             "k8s.node.name": node,
             "k8s.cluster.name": cluster,
         }
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
+        insecure = not endpoint.startswith("https://")
+        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=EXPORT_S)
         self._provider = TracerProvider(resource=Resource.create(names), shutdown_on_exit=False)
         self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_EVERY_MS))
         self._tracer = self._provider.get_tracer("meshd")
@@ -63,5 +64,5 @@ class Tracing:
             await asyncio.to_thread(self._end)
 
     def _end(self) -> None:
-        self._provider.force_flush(FLUSH_MS)
+        self._provider.force_flush()
         self._provider.shutdown()
