@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from meshd.bench import netfilter, nftables
-from meshd.bench.path_network import MTU, TUNNEL_BYTES, Network, tunnel
+from meshd.bench.path_network import MTU, TUNNEL_BYTES, Network, Node, tunnel
 from meshd.bench.path_probes import End, Server
 from meshd.bench.path_results import ACROSS, BRIDGE, KERNEL_VXLAN, LOOPBACK, ROUTING, SAME, Results
 from meshd.bench.places import Place
@@ -53,9 +53,14 @@ def bridge(network: Network) -> Iterator[Found]:
     node = network.node("bridge")
     network.bridge(node)
     ends = [network.bridged_pod(node, number) for number in (1, 2)]
+    load_rules(network, node)
+    yield BRIDGE, SAME, ends[0], ends[1]
+
+
+def load_rules(network: Network, node: Node) -> None:
+    """kube-proxy's rules on ``node``, for SERVICES services."""
     place = Place(node.name, node.netns, node.netns, node.cgroup)
     netfilter.load(network.places, place, ("nft", "-f", "-"), nftables.ruleset(population(SERVICES)))
-    yield BRIDGE, SAME, ends[0], ends[1]
 
 
 def kernel_vxlan(network: Network) -> Iterator[Found]:

@@ -72,6 +72,18 @@ def test_pods_of_one_path_reach_nobody_on_another(network: Network) -> None:
         path_probes.connections(routed[2], server.end, HERE, 0.001)
 
 
+def test_packets_over_the_bridge_are_seen_by_netfilter(network: Network) -> None:
+    node = network.node("tracked")
+    network.bridge(node)
+    client, server = (network.bridged_pod(node, number) for number in (1, 2))
+    path_lanes.load_rules(network, node)
+    before = node.netns.read_sysctl("net/netfilter/nf_conntrack_count")
+    with contextlib.closing(Server(server)) as running:
+        path_probes.connections(client, running.end, HERE, 0.001)
+        tracked = node.netns.read_sysctl("net/netfilter/nf_conntrack_count")
+    assert (before, int(tracked) > 0) == ("0", True)
+
+
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.names[0])
 def test_a_server_that_has_ended_is_an_error_and_no_figure(end: End, metric: path_probes.Metric) -> None:
     Server(end).close()
