@@ -6,6 +6,7 @@ agents can run side by side: cgroup subtree, bpffs directory, run and state dire
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import msgspec
@@ -120,6 +121,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     cluster_name: str = "default"
     cluster_id: int = 0
     zone: str = ""
+    # Under which other nodes reach this one; of a family that is not named, the address of the default route's device.
+    node_addresses: tuple[str, ...] = ()
     # Socket hooks act on processes in this cgroup v2 subtree; empty: the root, all of the machine.
     cgroup: Path | None = None
     bpffs: Path = Path("/sys/fs/bpf/meshd")
@@ -188,6 +191,8 @@ def checked(config: Config) -> Config:
         )
     if config.cni.cool_down_s < 0:
         raise ConfigError(f"cni.coolDownS is {config.cni.cool_down_s:g}, it cannot be negative")
+    for address in config.node_addresses:
+        _check_address(address)
     check_pod_network(config.pod_network)
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:
@@ -207,6 +212,13 @@ def checked(config: Config) -> Config:
         if config.cluster_name == "default":
             raise ConfigError("clusterName must be something else than `default` where clustermesh is used")
     return config
+
+
+def _check_address(address: str) -> None:
+    try:
+        ip_address(address)
+    except ValueError as error:
+        raise ConfigError(f"nodeAddresses: {error}") from None
 
 
 def _path(kind: type, value: object) -> object:

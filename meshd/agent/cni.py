@@ -6,9 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from meshd.config import Config
+from meshd.dataplane.devices import Devices
 from meshd.dataplane.pod_network import PodNetwork
+from meshd.dataplane.pod_network.node_network import may_tunnel
 from meshd.dataplane.pod_network.sysctls import remembered_sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
+from meshd.dataplane.pod_network.tunnel import overhead
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
 from meshd.servers.cni.server import CniServer
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 class CniPlugin:
     """Pods of this node. Interfaces and their routes outlive the agent."""
 
-    def __init__(self, config: Config, mesh: Mesh, programs: TrafficControl | None) -> None:
+    def __init__(self, config: Config, mesh: Mesh, programs: TrafficControl | None, devices: Devices) -> None:
         """``programs`` None: none carry pods' packets. Raises ConfigError: the pod CIDRs make no sense."""
         options = config.cni
         ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
@@ -34,6 +37,7 @@ class CniPlugin:
             remembered_sysctls(config),
             programs,
             config.pod_network.port_range if config.pod_network.masquerade else None,
+            lambda: overhead(devices.now) if may_tunnel(config) else 0,
         )
         self._tracing = _tracing(config)
         span = self._tracing.span if self._tracing else untraced

@@ -21,10 +21,14 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
+from meshd.agent.own_node import OwnNode
+from meshd.agent.pod_network_view import PodNetworkView
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.features import POD_NETWORK
 from meshd.dataplane.opening import left_out, link_pins, open_object
+from meshd.dataplane.pod_network.device_watch import DeviceWatch
+from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
@@ -132,8 +136,10 @@ class Agent:
         self, dataplane: Dataplane, found: Sequence[Feature], changes: Changes, snapshots: Snapshots
     ) -> None:
         config = self._config
-        nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name)
-        view = DataplaneView(config, dataplane, found)
+        limit = config.clustermesh.max_connected_clusters
+        nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name, limit)
+        programs = self._traffic_control(dataplane, found)
+        view = DataplaneView(config, dataplane, found, programs.places if programs is not None else dict)
         known = [name for name in dataplane.held.source_names.values() if self._is_configured(name)]
         remotes = RemoteClusters(
             self._mesh,
@@ -148,18 +154,26 @@ class Agent:
         )
         manifests = self._manifests()
         local_etcd = self._local_etcd(nodes)
-        programs = self._traffic_control(dataplane, found)
+        pod_network = PodNetworkView(dataplane.opened, programs)
+        devices = dataplane.devices
+        ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
             programs=view.programs,
             maps=view.maps,
             dump=view.dump,
-            figures=view.figures,
+            figures=lambda: [*view.figures(), *pod_network.figures()],
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
-            problems=lambda: [*problems(manifests, remotes, local_etcd), *nodes.problems()],
+            drops=pod_network.drops,
+            problems=lambda: [
+                *problems(manifests, remotes, local_etcd),
+                *nodes.problems(),
+                *(ways.problems() if ways is not None else ()),
+                *pod_network.problems(),
+            ],
         )
         parts: list[Component | None] = [
             dataplane,
@@ -169,7 +183,11 @@ class Agent:
             manifests,
             local_etcd,
             programs,
-            CniPlugin(config, self._mesh, programs) if config.cni.is_used else None,
+            ways,
+            OwnNode(config, self._mesh, devices) if ways is not None else None,
+            # Where programs are put on devices, the part that does so looks at them.
+            DeviceWatch(config, self._mesh, devices) if ways is not None and programs is None else None,
+            CniPlugin(config, self._mesh, programs, devices) if config.cni.is_used else None,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:

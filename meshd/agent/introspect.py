@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from clustermesh.mesh import MeshStatus
 from meshd import __version__
@@ -74,9 +74,16 @@ def problems(manifests: Manifests | None, remotes: RemoteClusters, local_etcd: L
 
 
 class DataplaneView:
-    """``found``: what the kernel was found to have at the start."""
+    """``found``: what the kernel was found to have at the start. ``places``: program -> the devices that it is on, in words."""
 
-    def __init__(self, config: Config, dataplane: Dataplane, found: Sequence[KernelFeature]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        dataplane: Dataplane,
+        found: Sequence[KernelFeature],
+        places: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        self._places = places
         self._config = config
         self._dataplane = dataplane
         self._found = found
@@ -91,12 +98,13 @@ class DataplaneView:
         loaded = self._dataplane.opened.loaded.programs
         missing = {f.name: f.reason for f in self._found if not f.present}
         without = left_out(missing)
-        where = str(self._dataplane.cgroup or "")
+        where = {name: str(self._dataplane.cgroup or "") for name, is_on in on.items() if is_on}
+        where |= self._places()
         return [
             Program(
                 name,
                 loaded[name].info().program_id if name in loaded else 0,
-                where if on.get(name) else "",
+                where.get(name, ""),
                 "" if name in loaded else missing.get(without.get(name, ""), "left out"),
             )
             for feature in self._dataplane.opened.features

@@ -37,6 +37,7 @@ class PodNetwork:
 
     ``remembered``: the file in which the node's own sysctls are kept. ``programs``: what puts programs on pods' links; None:
     pods are reached through the host's stack only. ``ports``: the range that these masquerade with, if they do.
+    ``headroom``: bytes that a pod's packets leave free for what is put around them on their way.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class PodNetwork:
         remembered: Path,
         programs: TrafficControl | None = None,
         ports: tuple[int, int] | None = None,
+        headroom: Callable[[], int] = lambda: 0,
     ) -> None:
         self._versions = versions
         self._ports = ports
@@ -53,7 +55,8 @@ class PodNetwork:
         self._host = Netns.current()
         self._sysctls = Sysctls(remembered, self._host)
         self._route = RouteSocket()
-        self._mtu = node_forwarding.DEFAULT_MTU
+        self._uplink_mtu = node_forwarding.DEFAULT_MTU
+        self._headroom = headroom
         self._doomed: set[str] = set()
         self._changed = asyncio.Event()
         # Held while the doomed are deleted, so that one that comes back is not deleted again.
@@ -68,7 +71,12 @@ class PodNetwork:
         await asyncio.to_thread(node_forwarding.enable, self._host, self._sysctls, self._versions)
         if self._programs is not None and self._ports is not None:
             await asyncio.to_thread(self._sysctls.reserve, *self._ports)
-        self._mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
+        self._uplink_mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
+
+    @property
+    def mtu(self) -> int:
+        """Of pods' links."""
+        return self._uplink_mtu - self._headroom()
 
     async def run(self) -> None:
         """Until cancelled. What is still to be swept then is found by the next start."""
@@ -79,7 +87,7 @@ class PodNetwork:
                     async with asyncio.timeout(LOOK_S):
                         await self._changed.wait()
                 except TimeoutError:
-                    self._mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
+                    self._uplink_mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
                 self._changed.clear()
                 await asyncio.sleep(GATHER_S)
         finally:
@@ -112,9 +120,9 @@ class PodNetwork:
     def _make(self, attachment: Attachment) -> PodLink:
         programs = self._programs
         if programs is None:
-            return links.make(self._route, attachment, self._mtu)
+            return links.make(self._route, attachment, self.mtu)
         requests = partial(programs.requests, attachment)
-        made = links.make(self._route, attachment, self._mtu, requests)
+        made = links.make(self._route, attachment, self.mtu, requests)
         try:
             programs.attach_links(attachment, made.ifindex)
         except KernelError:
@@ -146,7 +154,7 @@ class PodNetwork:
     async def interface(self, attachment: Attachment) -> PodInterface:
         """What :meth:`attach` answers."""
         ends = links.ends(attachment.key)
-        return PodInterface(ends.host_name, ends.host_mac, ends.mac, self._mtu, links.GATEWAYS)
+        return PodInterface(ends.host_name, ends.host_mac, ends.mac, self.mtu, links.GATEWAYS)
 
     def forget(self, key: AttachmentKey) -> None:
         """The pair goes with the next sweep, and with it its programs."""

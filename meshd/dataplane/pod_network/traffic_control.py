@@ -18,9 +18,8 @@ import structlog
 
 from meshd.config import Config
 from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
-from meshd.dataplane.pod_network import device_links, filters, uplinks
+from meshd.dataplane.pod_network import device_links, device_watch, filters, uplinks
 from meshd.dataplane.pod_network.places import POD, TUNNEL, UPLINK, Place, in_order
-from meshd.dataplane.pod_network.plans import SETTINGS, UPLINKS
 from meshd.errors import KernelError, RowsFailed
 from meshd.kernel.program import Program
 from meshd.kernel.route_socket import RouteSocket
@@ -116,17 +115,21 @@ class TrafficControl:
         there = device_links.attached(self._pins) if by_link else filters.attached(self._route, [index], POD)
         return [name for name in self._loaded(POD) if not there.get((index, name))]
 
+    def places(self) -> dict[str, str]:
+        """Program -> the devices that it is on, in words."""
+        on = [each for each in self._targets() if self._is_on and each.name not in self.without]
+        found: dict[str, str] = {}
+        for place in (POD, UPLINK, TUNNEL):
+            names = sorted({each.name for each in on if each.place is place})
+            text = f"{len(names)} pods" if place is POD else ", ".join(names)
+            found |= dict.fromkeys(self._loaded(place), text if names else "")
+        return found
+
     def _loaded(self, place: Place) -> list[str]:
         return [name for name in place.programs if name in self._programs]
 
     async def _look(self) -> None:
-        looked = await asyncio.to_thread(uplinks.look, self._route)
-        found = uplinks.found(looked, self._config.pod_network.uplinks, (), TUNNEL_DEVICE)
-        if found != self._devices.now:
-            self._devices.now = found
-            for key in (UPLINKS, SETTINGS):
-                self._mesh.touch(key)
-            log.info("uplinks", devices=[each.name for each in found.uplinks])
+        await device_watch.look(self._route, self._config, self._mesh, self._devices)
 
     async def _rows_are_written(self) -> None:
         """The runtime's pods are known, and what is known is in the maps, or has failed and is named elsewhere."""

@@ -25,7 +25,7 @@ DEFAULT_MTU = 1500
 
 def overhead(found: Found) -> int:
     """By how much packets in the tunnel must be smaller than those of the uplinks."""
-    return OVERHEAD[4 if found.node_v4 is not None else 6]
+    return OVERHEAD[6 if found.looked and found.node_v4 is None else 4]
 
 
 def wanted(found: Found, port: int) -> VxlanDevice:
