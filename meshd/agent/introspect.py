@@ -74,7 +74,7 @@ def problems(manifests: Manifests | None, remotes: RemoteClusters, local_etcd: L
 
 
 class DataplaneView:
-    """``found``: what the kernel was found to have at the start. ``places``: program -> the devices that it is on, in words."""
+    """``found``: what the kernel was found to have at the start. ``places``: program -> the devices that it is on."""
 
     def __init__(
         self,

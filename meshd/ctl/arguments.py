@@ -148,6 +148,8 @@ def add_readers(commands: Commands) -> None:
     add_command(maps, "list", "lists:maps", "all maps of the agent, and how full they are")
     dump = add_command(maps, "dump", "maps:dump", "all entries of one map")
     dump.add_argument("name", metavar="MAP")
+    metrics = add_group(commands, "metrics", "what the dataplane counts")
+    add_command(metrics, "drops", "drops:run", "why packets of pods were dropped")
     watch = add_command(
         commands,
         "watch",

@@ -95,11 +95,11 @@ def _pod_network_knobs(config: Config) -> Mapping[str, int]:
         "masquerade_port_first": first,
         "masquerade_port_last": last,
         "flow_quota": max(config.maps.flows * options.flow_quota_percent // 100, 1),
-        "timeout_established": timeouts.established_s,
-        "timeout_closing": timeouts.closing_s,
-        "timeout_unanswered": timeouts.unanswered_s,
-        "timeout_datagram": timeouts.datagram_s,
-        "timeout_echo": timeouts.echo_s,
+        "timeout_established_s": timeouts.established_s,
+        "timeout_closing_s": timeouts.closing_s,
+        "timeout_unanswered_s": timeouts.unanswered_s,
+        "timeout_datagram_s": timeouts.datagram_s,
+        "timeout_echo_s": timeouts.echo_s,
     }
 
 

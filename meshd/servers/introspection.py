@@ -89,6 +89,16 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Packets dropped for one reason in one direction, as seen from the pods: ``from_pod`` or ``to_pod``."""
+
+    reason: str
+    direction: str
+    packets: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Peer:
     """The connection to a remote cluster. None: not known (yet)."""
 
@@ -117,6 +127,7 @@ class Introspection:
 
     ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
     connection to the service could be given now. ``problems``: sentences about what sources said and cannot be used.
+    ``drops``: every reason and direction; None: no programs carry pods' packets here.
     """
 
     build: Build
@@ -129,3 +140,4 @@ class Introspection:
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
     problems: Callable[[], Sequence[str]] = tuple
+    drops: Callable[[], Sequence[Drop] | None] = lambda: None

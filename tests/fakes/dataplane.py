@@ -10,6 +10,7 @@ from meshd.errors import UnknownObject
 from meshd.model import ServiceName
 from meshd.servers.introspection import (
     Build,
+    Drop,
     Feature,
     Figure,
     Introspection,
@@ -32,6 +33,8 @@ class FakeDataplane:
         self.open = asyncio.Event()
         self.open.set()
         self.seen: list[PlanKey] = []
+        # None: no programs count them.
+        self.drops: list[Drop] | None = None
         self.rows = [
             MapRow({"number": number, "address": b"\x0a\x60\0\x01"}, {"weight": 2**63 + number})
             for number in range(1200)
@@ -73,6 +76,7 @@ class FakeDataplane:
             ],
             reconcile=lambda: Reconcile(0.0, 4, 2),
             backends_in_use=self.backends_in_use,
+            drops=lambda: self.drops,
         )
 
     def dump(self, name: str) -> Iterator[MapRow]:

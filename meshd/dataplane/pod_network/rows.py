@@ -17,7 +17,16 @@ from meshd.model.workload import PodLink
 MAPS = ("destinations", "uplinks", "pod_network_settings", "pods")
 
 # Written by programs only.
-KERNEL_MAPS = ("flows", "new_flows", "pod_flows", "fragments", "pod_network_events", "drops")
+KERNEL_MAPS = (
+    "flows",
+    "new_flows",
+    "flow_drafts",
+    "pod_flows",
+    "pod_flows_counted",
+    "fragments",
+    "pod_network_events",
+    "drops",
+)
 
 # What a workload is in a tunnel until identities are given out, and a node.
 UNMANAGED, REMOTE_NODE = 3, 6

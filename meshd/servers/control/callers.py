@@ -66,6 +66,7 @@ NEEDS = {
     "/meshd.v1.ClusterService/ListClusters": Role.READ,
     "/meshd.v1.ClusterService/WatchClusters": Role.READ,
     "/meshd.v1.MapService/ListMaps": Role.READ,
+    "/meshd.v1.MetricsService/ListDrops": Role.READ,
     # Maps tell who talks to whom, and a dump costs CPU.
     "/meshd.v1.MapService/DumpMap": Role.OPERATE,
     "/grpc.health.v1.Health/Check": Role.READ,

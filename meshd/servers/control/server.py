@@ -18,6 +18,8 @@ from meshd.api.v1 import (
     cluster_pb2_grpc,
     map_pb2,
     map_pb2_grpc,
+    metrics_pb2,
+    metrics_pb2_grpc,
     node_pb2,
     node_pb2_grpc,
     service_pb2,
@@ -29,6 +31,7 @@ from meshd.config import Config
 from meshd.servers.control.backends import Backends
 from meshd.servers.control.callers import Gate
 from meshd.servers.control.changes import Changes
+from meshd.servers.control.drops import Metrics
 from meshd.servers.control.endpoint import listen_tls, listen_unix, reserved
 from meshd.servers.control.maps import Maps
 from meshd.servers.control.nodes import Clusters, Nodes
@@ -56,6 +59,7 @@ NAMES = tuple(
         (node_pb2, "NodeService"),
         (cluster_pb2, "ClusterService"),
         (map_pb2, "MapService"),
+        (metrics_pb2, "MetricsService"),
     )
 )
 
@@ -139,6 +143,7 @@ class ControlServer:
         node_pb2_grpc.add_NodeServiceServicer_to_server(Nodes(mesh, shown, config.cluster_name), server)
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(Clusters(mesh, shown), server)
         map_pb2_grpc.add_MapServiceServicer_to_server(Maps(shown), server)
+        metrics_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(shown), server)
         health_pb2_grpc.add_HealthServicer_to_server(state, server)
         names = (*NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

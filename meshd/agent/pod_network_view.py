@@ -1,0 +1,52 @@
+"""What the servers show of the pod network: drops, what its programs did, and pods that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from meshd.dataplane.features import POD_NETWORK
+from meshd.dataplane.opening import Opened
+from meshd.dataplane.pod_network.counters import Counters
+from meshd.dataplane.pod_network.traffic_control import TrafficControl
+from meshd.servers.introspection import Drop, Figure, Sample
+
+
+class PodNetworkView:
+    """``programs`` None: no programs carry pods' packets here; then there is nothing to show."""
+
+    def __init__(self, opened: Opened, programs: TrafficControl | None) -> None:
+        self._programs = programs
+        self._counters: Counters | None = None
+        if POD_NETWORK in opened.features:
+            self._counters = Counters(opened.btf, opened.loaded.maps)
+
+    def drops(self) -> Sequence[Drop] | None:
+        """Every reason and direction."""
+        if self._counters is None:
+            return None
+        return [Drop(one.reason, one.direction, one.packets, one.bytes) for one in self._counters.drops()]
+
+    def figures(self) -> Sequence[Figure]:
+        """What the programs count."""
+        drops = self.drops()
+        if drops is None or self._counters is None:
+            return []
+        labels = [{"reason": one.reason, "direction": one.direction} for one in drops]
+        packets = tuple(Sample(float(one.packets), of) for one, of in zip(drops, labels, strict=True))
+        size = tuple(Sample(float(one.bytes), of) for one, of in zip(drops, labels, strict=True))
+        events = tuple(Sample(float(n), {"event": name}) for name, n in self._counters.events().items())
+        return [
+            Figure("drop_packets", "Packets of pods that were dropped, by reason.", "counter", packets),
+            Figure("drop_bytes", "Bytes of these packets.", "counter", size),
+            Figure(
+                "pod_network_events", "What the programs on pods' links did, by event.", "counter", events
+            ),
+        ]
+
+    def problems(self) -> list[str]:
+        """Devices whose programs are not on, each as one sentence."""
+        without = self._programs.without if self._programs is not None else {}
+        return [
+            f"{device} has no programs, the host's stack carries its packets: {why}"
+            for device, why in without.items()
+        ]
