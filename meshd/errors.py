@@ -14,6 +14,7 @@ MeshError
 ├── RowsFailed             rows a caller waited for could not be written: key -> error
 ├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
 ├── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
+├── FlowsWouldEnd          a clean-up would end flows that go on: how many masqueraded, translated, tunnelled
 ├── AddressesExhausted     no address left for a pod: ranges, usable, in use, cooling, seconds until the next is free
 ├── AddressRefused         an address that a runtime asked for is not to be had: address, reason
 ├── NotAllowed             a caller's role does not permit an operation: caller, operation, role needed
@@ -153,6 +154,19 @@ class JournalError(MeshError):
         self.path = path
         self.reason = reason
         super().__init__(f"journal {path}: {reason}; nothing was changed")
+
+
+class FlowsWouldEnd(MeshError):
+    """Removing the programs would end flows that only they carry. Nothing was changed."""
+
+    def __init__(self, masqueraded: int, translated: int, tunnelled: int) -> None:
+        self.masqueraded = masqueraded
+        self.translated = translated
+        self.tunnelled = tunnelled
+        super().__init__(
+            f"{masqueraded} masqueraded flows, {translated} to services and {tunnelled} through the tunnel would end with "
+            "the programs; nothing was removed. With --drop-translated they end"
+        )
 
 
 class AddressesExhausted(MeshError):

@@ -19,7 +19,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = config.load(parsed.config)
         if parsed.command == "cleanup":
-            return clean_up(options)
+            return clean_up(options, drop_translated=parsed.drop_translated)
         return serve(options)
     except MeshError as error:
         print(f"meshd: {error}", file=sys.stderr)
@@ -35,6 +35,11 @@ def parser() -> argparse.ArgumentParser:
     cleanup = commands.add_parser(
         "cleanup",
         help="take the hooks off and remove all maps, without an agent; connections that exist go on",
+    )
+    cleanup.add_argument(
+        "--drop-translated",
+        action="store_true",
+        help="although flows that only the programs carry (masqueraded, to services, in the tunnel) end with them",
     )
     # Also behind the command; not given there, it must not undo what was given before.
     cleanup.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=meaning)
@@ -63,7 +68,7 @@ async def until_signal(agent: object) -> None:
         return
 
 
-def clean_up(options: Config) -> int:
+def clean_up(options: Config, *, drop_translated: bool) -> int:
     """Remove everything of this agent from the kernel, and say what it was."""
     from meshd.agent import run_lock  # noqa: PLC0415
     from meshd.dataplane.cleanup import clean_up as remove  # noqa: PLC0415
@@ -71,6 +76,6 @@ def clean_up(options: Config) -> int:
 
     features.require_privileges()
     with run_lock.held(options, create=False):
-        removed = remove(options)
+        removed = remove(options, drop_translated=drop_translated)
     print(f"meshd: removed {len(removed.hooks)} hooks and {len(removed.maps)} maps below {options.bpffs}")
     return 0

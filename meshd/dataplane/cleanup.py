@@ -8,25 +8,31 @@ from pathlib import Path
 from meshd.config import Config
 from meshd.dataplane.attach import detach
 from meshd.dataplane.opening import link_pins, map_pins
+from meshd.dataplane.pod_network import removal
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Names of hooks that were taken off and of maps that were unpinned."""
+    """Names of hooks that were taken off (of the pod network: of devices that had them) and of maps that were unpinned."""
 
     hooks: tuple[str, ...]
     maps: tuple[str, ...]
 
 
-def clean_up(config: Config) -> Removed:
+def clean_up(config: Config, *, drop_translated: bool = False) -> Removed:
     """Hooks first, so that nothing reads a map that is going; may be repeated.
 
-    Connections that were translated go on: nothing of ours is on their path.
+    Connections that were translated at their socket go on: nothing of ours is on their path. Those that are translated
+    packet by packet, or go through the tunnel, would end: only with ``drop_translated``.
 
     Raises:
-        KernelError: a hook could not be taken off; what was removed before it stays removed.
+        FlowsWouldEnd: there are such flows; nothing was removed.
+        KernelError, JournalError: a hook could not be taken off; what was removed before it stays removed.
     """
-    hooks = detach(link_pins(config)) if link_pins(config).is_dir() else []
+    if not drop_translated:
+        removal.require_no_translated(config)
+    devices = removal.take_off(config)
+    hooks = [*(detach(link_pins(config)) if link_pins(config).is_dir() else []), *devices]
     directory = map_pins(config)
     pins = sorted(directory.iterdir()) if directory.is_dir() else []
     for pin in pins:

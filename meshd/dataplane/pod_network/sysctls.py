@@ -71,8 +71,10 @@ class Sysctls:
             self._host.write_sysctl(RESERVED_PORTS, ranges(others | wanted))
             log.info("ports reserved for masquerading", first=first, last=last)
 
-    def put_back(self) -> list[str]:
+    def put_back(self, *, reserved_only: bool = False) -> list[str]:
         """Everything is as it was, but for what somebody else has changed since; the names of those that were put back.
+
+        ``reserved_only``: the ports only; for the rest there is another time.
 
         Raises:
             KernelError: one could not be; the others were.
@@ -80,7 +82,7 @@ class Sysctls:
         remembered = self._read()
         put_back: list[str] = []
         failed: KernelError | None = None
-        for name, before in remembered.before.items():
+        for name, before in remembered.before.items() if not reserved_only else ():
             try:
                 if before != remembered.ours.get(name) == self._host.read_sysctl(name):
                     self._host.write_sysctl(name, before)
@@ -93,7 +95,11 @@ class Sysctls:
             put_back.append(RESERVED_PORTS)
         if failed is not None:
             raise failed
-        self._path.unlink(missing_ok=True)
+        remembered.reserved = ""
+        if reserved_only and remembered.before:
+            self._write(remembered)
+        else:
+            self._path.unlink(missing_ok=True)
         return put_back
 
     def _read(self) -> Remembered:
