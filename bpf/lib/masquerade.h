@@ -90,10 +90,10 @@ static __always_inline void set_source_port(struct tuple *tuple, __be16 port)
 		tuple->destination_port = port;
 }
 
-/* Sets the draft's key to that of a tuple, out of line: it needs room on the stack. True: it is the reverse of the key. */
-static __noinline bool draft_key(struct flow_draft *draft, const struct tuple *tuple)
+/* flow_key, out of line: it needs room on the stack. */
+static __noinline bool draft_key(const struct tuple *tuple, struct tuple *key)
 {
-	return flow_key(tuple, &draft->key);
+	return flow_key(tuple, key);
 }
 
 /* Enters the alias under the translated side, if nobody has that. A lookup first: a table of new flows that is full would push
@@ -105,12 +105,13 @@ __weak __noinline int claim(struct __sk_buff *skb, struct flow_draft *draft)
 
 	if (!draft)
 		return false;
-	reversed = draft_key(draft, &draft->flow.other);
-	if (flow_lookup(&draft->key, &settled))
+	reversed = draft_key(&draft->flow.other, &draft->alias_key);
+	/* A pod that serves itself and asks from the port it serves at: both sides would be one pair of ends. */
+	if (tuple_equal(&draft->key, &draft->alias_key) || flow_lookup(&draft->alias_key, &settled))
 		return false;
 	if (draft->of_node && is_held_by_socket(skb, &draft->flow.other))
 		return false;
-	return flow_insert_at(&draft->key, reversed, &draft->alias);
+	return flow_insert_at(&draft->alias_key, reversed, &draft->alias);
 }
 
 static __always_inline __be16 probe_port(__u32 start, __u32 probe)

@@ -20,11 +20,10 @@ static __always_inline struct flow_draft *draft_of(const struct tuple *tuple, co
 }
 
 /* Another CPU may have begun the very same flow just now. */
-static __always_inline bool is_begun(const struct tuple *tuple, struct flow_draft *draft)
+static __always_inline bool is_begun(const struct flow_draft *draft)
 {
 	bool settled;
 
-	draft_key(draft, tuple);
 	return flow_lookup(&draft->key, &settled);
 }
 
@@ -35,7 +34,7 @@ static __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 						     struct flow_draft *draft)
 {
 	struct flow *flow = &draft->flow;
-	bool reversed;
+	bool reversed = draft_key(tuple, &draft->key);
 
 	if (!flow_charge(&flow->owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
@@ -45,29 +44,16 @@ static __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 	draft->of_node = !!(flow->flags & FLOW_MASQUERADED);
 	if (!claim_port(skb, draft)) {
 		flow_uncharge(&flow->owner);
-		if (is_begun(tuple, draft))
+		if (is_begun(draft))
 			return DROP_NONE;
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_NO_MASQUERADE_PORT;
 	}
-	reversed = draft_key(draft, tuple);
 	if (flow_insert_at(&draft->key, reversed, flow)) {
 		count_pod_network(POD_NETWORK_FLOWS_CREATED);
 		return DROP_NONE;
 	}
-	draft_key(draft, &flow->other);
-	flow_remove(&draft->key);
+	flow_remove(&draft->alias_key);
 	flow_uncharge(&flow->owner);
-	return is_begun(tuple, draft) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
-}
-
-/* Removes a translated flow, found by the packet of its initiator. */
-static __noinline void translation_end(const struct flow_view *view)
-{
-	struct tuple alias_key;
-
-	flow_uncharge(&view->entry->owner);
-	flow_key(&view->entry->other, &alias_key);
-	flow_remove(&alias_key);
-	flow_remove(&view->key);
+	return is_begun(draft) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
 }

@@ -108,8 +108,9 @@ struct flow {
 struct flow_draft {
 	struct flow flow;
 	struct flow alias;
-	struct tuple key; /* the one that is looked at */
-	__u64 of_node;	  /* 1: under an address of the node: ports of the range only, and none that a socket holds */
+	struct tuple key; /* of the flow */
+	struct tuple alias_key;
+	__u64 of_node; /* 1: under an address of the node: ports of the range only, and none that a socket holds */
 };
 
 struct fragment_key {

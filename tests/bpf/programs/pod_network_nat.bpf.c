@@ -2,6 +2,7 @@
 /* The translations of the pod network one by one, each as a program that a test runs on a packet. */
 #include "lib/fragment.h"
 #include "lib/icmp_error.h"
+#include "lib/flow_state.h"
 #include "lib/translate.h"
 
 enum outcome {
@@ -11,82 +12,74 @@ enum outcome {
 	OUTCOME_DROPPED = 100, /* + enum drop_reason */
 };
 
-/* As a hook does it: what is known is translated; a first packet begins a flow, and is then known. */
-static __always_inline int follow(struct __sk_buff *skb, struct packet *packet, enum drop_reason begun)
-{
-	struct flow_view view;
-	struct tuple other;
+/* From where a first packet comes. */
+enum origin {
+	ORIGIN_POD,
+	ORIGIN_OUTSIDE,
+	ORIGIN_STACK,
+};
 
-	if (begun)
-		return OUTCOME_DROPPED + begun;
-	if (!flow_find(&packet->tuple, &view))
-		return OUTCOME_PASSED;
-	if (!flow_translation(&view, &other))
-		return OUTCOME_PASSED;
-	if (view.place == FLOW_PLACE_ANSWERED)
-		flow_key(&view.entry->other, &view.key);
-	if (view.place == FLOW_PLACE_ANSWERED && !bpf_map_lookup_elem(&flows, &view.key)) {
-		view.entry = bpf_map_lookup_elem(&new_flows, &view.key);
-		if (view.entry && !flow_settle(&view.key, view.entry))
-			return OUTCOME_DROPPED + DROP_FLOW_TABLE_FULL;
-	}
-	return rewrite(skb, packet, &other) ? OUTCOME_BROKEN : OUTCOME_TRANSLATED;
+static __always_inline enum drop_reason begin(struct __sk_buff *skb, const struct packet *packet, enum origin origin)
+{
+	const struct pod *pod;
+
+	if (!packet->begins)
+		return DROP_NONE;
+	if (origin == ORIGIN_OUTSIDE)
+		return begin_to_frontend(skb, &packet->tuple);
+	if (origin == ORIGIN_STACK)
+		return begin_after_stack(skb, &packet->tuple);
+	pod = bpf_map_lookup_elem(&pods, &packet->tuple.source);
+	return pod ? begin_from_pod(skb, &packet->tuple, pod) : DROP_SOURCE_NOT_THE_PODS;
 }
 
-static __always_inline bool is_new(struct __sk_buff *skb, struct packet *packet)
+/* As a hook does it: what is known is translated; a first packet begins a flow, and is then known. */
+static __always_inline int follow(struct __sk_buff *skb, enum origin origin)
 {
+	enum drop_reason reason;
 	struct flow_view view;
+	struct packet packet;
+	struct tuple other;
+	bool translated;
+	__u32 flags;
 
-	parse(skb, packet);
-	if (packet->kind == PACKET_FRAGMENT && !fragment_complete(packet))
-		return false;
-	if (packet->fragmented && packet->kind == PACKET_FLOW)
-		fragment_remember(packet);
-	if (!flow_find(&packet->tuple, &view))
-		return packet->begins;
-	if (view.place == FLOW_PLACE_SENT && service_lapsed(&packet->tuple, view.entry)) {
-		translation_end(&view);
-		return packet->begins;
+	parse(skb, &packet);
+	if (packet.kind == PACKET_FRAGMENT && !fragment_complete(&packet))
+		return OUTCOME_PASSED;
+	if (packet.fragmented && packet.kind == PACKET_FLOW)
+		fragment_remember(&packet);
+	if (!flow_of(&packet, &view)) {
+		reason = begin(skb, &packet, origin);
+		if (reason)
+			return OUTCOME_DROPPED + reason;
+		if (!flow_find(&packet.tuple, &view))
+			return OUTCOME_PASSED;
 	}
-	return false;
+	translated = flow_translation(&view, &other);
+	reason = flow_seen(&packet, &view, &flags);
+	if (reason)
+		return OUTCOME_DROPPED + reason;
+	if (!translated)
+		return OUTCOME_PASSED;
+	return rewrite(skb, &packet, &other) ? OUTCOME_BROKEN : OUTCOME_TRANSLATED;
 }
 
 SEC("tc")
 int nat_from_pod(struct __sk_buff *skb)
 {
-	const struct pod *pod;
-	struct packet packet;
-	enum drop_reason begun = DROP_NONE;
-
-	if (is_new(skb, &packet)) {
-		pod = bpf_map_lookup_elem(&pods, &packet.tuple.source);
-		if (!pod)
-			return OUTCOME_DROPPED + DROP_SOURCE_NOT_THE_PODS;
-		begun = begin_from_pod(skb, &packet.tuple, pod);
-	}
-	return follow(skb, &packet, begun);
+	return follow(skb, ORIGIN_POD);
 }
 
 SEC("tc")
 int nat_to_frontend(struct __sk_buff *skb)
 {
-	struct packet packet;
-	enum drop_reason begun = DROP_NONE;
-
-	if (is_new(skb, &packet))
-		begun = begin_to_frontend(skb, &packet.tuple);
-	return follow(skb, &packet, begun);
+	return follow(skb, ORIGIN_OUTSIDE);
 }
 
 SEC("tc")
 int nat_after_stack(struct __sk_buff *skb)
 {
-	struct packet packet;
-	enum drop_reason begun = DROP_NONE;
-
-	if (is_new(skb, &packet))
-		begun = begin_after_stack(skb, &packet.tuple);
-	return follow(skb, &packet, begun);
+	return follow(skb, ORIGIN_STACK);
 }
 
 static __always_inline int translate_error(struct __sk_buff *skb, bool of_pod)
