@@ -21,6 +21,7 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
+from meshd.agent.node_figures import node_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView
 from meshd.config import Config
@@ -33,11 +34,12 @@ from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
+from meshd.model import Node
 from meshd.model.attachment import CNI
 from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
-from meshd.servers.introspection import Introspection
+from meshd.servers.introspection import Introspection, Routing
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
@@ -163,11 +165,12 @@ class Agent:
             programs=view.programs,
             maps=view.maps,
             dump=view.dump,
-            figures=lambda: [*view.figures(), *pod_network.figures()],
+            figures=lambda: [*view.figures(), *pod_network.figures(), *node_figures(self._mesh, nodes)],
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
             drops=pod_network.drops,
+            routing=lambda node: routing(ways, node),
             problems=lambda: [
                 *problems(manifests, remotes, local_etcd),
                 *nodes.problems(),
@@ -187,7 +190,7 @@ class Agent:
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.
             DeviceWatch(config, self._mesh, devices) if ways is not None and programs is None else None,
-            CniPlugin(config, self._mesh, programs, devices) if config.cni.is_used else None,
+            CniPlugin(config, self._mesh, programs, dataplane) if config.cni.is_used else None,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:
@@ -253,6 +256,12 @@ class Agent:
             await self._mesh.moved()
         gc.collect()
         gc.freeze()
+
+
+def routing(ways: NodeNetwork | None, node: Node) -> Routing:
+    """How the pods of ``node`` are reached, as callers are shown it."""
+    reached = ways.reached(node) if ways is not None else None
+    return Routing(reached.via.value, reached.reason) if reached is not None else Routing()
 
 
 def tune_collector() -> None:

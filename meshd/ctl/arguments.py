@@ -141,7 +141,12 @@ def add_readers(commands: Commands) -> None:
     """Commands that only read."""
     add_command(commands, "status", "status:run", "what the agent is, what it found, and what is wrong")
     nodes = add_group(commands, "node", "machines of the clusters")
-    add_command(nodes, "list", "lists:nodes", "all nodes that any source names")
+    add_command(
+        nodes, "list", "lists:nodes", "all nodes that any source names, and how their pods are reached"
+    )
+    delete = add_command(nodes, "delete", "node:delete", "forget nodes whose records are gone", formats=())
+    delete.add_argument("names", nargs="+", metavar="[CLUSTER/]NAME")
+    delete.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
     clusters = add_group(commands, "cluster", "this cluster and the remote ones")
     add_command(clusters, "list", "lists:clusters", "all clusters, with the state of the connection")
     maps = add_group(commands, "map", "kernel maps")

@@ -58,6 +58,13 @@ def ports(backend: backend_pb2.Backend) -> str:
     )
 
 
+def node_state(node: node_pb2.Node) -> str:
+    """Of its record, and what is wrong with it."""
+    known = node.state != node_pb2.NODE_STATE_UNSPECIFIED
+    state = word(node_pb2.NodeState.Name(node.state), "NODE_STATE_") if known else "-"
+    return f"{state}: {node.reason}" if node.reason else state
+
+
 def cluster_state(cluster: cluster_pb2.Cluster) -> str:
     """Its state and the reason."""
     if cluster.local:
@@ -126,6 +133,8 @@ NODES: tuple[Column[node_pb2.Node], ...] = (
     Column("NAME", lambda one: one.name),
     Column("ADDRESSES", lambda one: ",".join(one.addresses) or "-"),
     Column("POD CIDRS", lambda one: ",".join(one.pod_cidrs) or "-"),
+    Column("ROUTING", lambda one: one.routing or "-"),
+    Column("STATE", node_state),
     Column("SOURCE", lambda one: source(one.source, one.stale)),
     Column("ZONE", lambda one: one.zone or "-", wide=True),
     Column("REVISION", lambda one: str(one.revision), wide=True),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from meshd.model import ServiceName
+from meshd.model import Node, ServiceName
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,18 @@ class Reconcile:
     rows_repaired: int = 0
 
 
+class Routing(NamedTuple):
+    """How the pods of a node are reached from here. ``via``: native or vxlan; empty: not, and ``reason`` says why."""
+
+    via: str = ""
+    reason: str = ""
+
+
+def not_routed(_: Node) -> Routing:
+    """Where there is no pod network."""
+    return Routing()
+
+
 @dataclass(frozen=True, slots=True)
 class Introspection:
     """Calls that servers may make.
@@ -140,4 +152,5 @@ class Introspection:
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
     problems: Callable[[], Sequence[str]] = tuple
+    routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None

@@ -57,9 +57,11 @@ class NodeRegistry:
         self._freed = False
 
     def problems(self) -> list[str]:
-        """Every node that is not in force as it stands in etcd, as a sentence."""
+        """Every node that is not in force as it stands in etcd, or stands though it is not there any more, as a sentence."""
         nodes = [node for node in self._mesh.nodes.values() if node.is_of_etcd and node.reason]
         found = [f"node {node} is refused: {node.reason}" for node in nodes]
+        stale = [node for node in self._mesh.nodes.values() if node.state is NodeState.STALE]
+        found += [f"node {node} is stale: its record is gone, what it said stands" for node in stale]
         return found + [text for each in self._addresses.values() for text in each.refused.values()]
 
     # What the clustermesh package tells (its NodeSink)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meshd.api.v1 import watch_pb2 as _watch_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +19,32 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _NodeState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NODE_STATE_UNSPECIFIED: _NodeState.ValueType  # 0
+    """It has none: this node itself, or another source names it."""
+    NODE_STATE_FRESH: _NodeState.ValueType  # 1
+    NODE_STATE_STALE: _NodeState.ValueType  # 2
+    """The record is gone; what it said stands."""
+    NODE_STATE_REFUSED: _NodeState.ValueType  # 3
+    """It claims what is somebody else's; nothing of it counts."""
+
+class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
+    """Of a node's record in the etcd of its cluster."""
+
+NODE_STATE_UNSPECIFIED: NodeState.ValueType  # 0
+"""It has none: this node itself, or another source names it."""
+NODE_STATE_FRESH: NodeState.ValueType  # 1
+NODE_STATE_STALE: NodeState.ValueType  # 2
+"""The record is gone; what it said stands."""
+NODE_STATE_REFUSED: NodeState.ValueType  # 3
+"""It claims what is somebody else's; nothing of it counts."""
+Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
 class Node(_message.Message):
@@ -31,6 +58,9 @@ class Node(_message.Message):
     ZONE_FIELD_NUMBER: _builtins.int
     STALE_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ROUTING_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     name: _builtins.str
     source: _builtins.str
@@ -38,6 +68,11 @@ class Node(_message.Message):
     stale: _builtins.bool
     """Its source has not finished its list since the start, or is out of reach."""
     revision: _builtins.int
+    state: Global___NodeState.ValueType
+    reason: _builtins.str
+    """Why it is refused, its newest record is, or its pods are not reached."""
+    routing: _builtins.str
+    """How its pods are reached from here: native or vxlan; empty: not, or it is not known."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -53,14 +88,65 @@ class Node(_message.Message):
         zone: _builtins.str = ...,
         stale: _builtins.bool = ...,
         revision: _builtins.int = ...,
+        state: Global___NodeState.ValueType = ...,
+        reason: _builtins.str = ...,
+        routing: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "name", b"name", "pod_cidrs", b"pod_cidrs", "revision", b"revision", "source", b"source", "stale", b"stale", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "name", b"name", "pod_cidrs", b"pod_cidrs", "reason", b"reason", "revision", b"revision", "routing", b"routing", "source", b"source", "stale", b"stale", "state", b"state", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Node: _TypeAlias = Node  # noqa: Y015
+
+@_typing.final
+class DeleteNodeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    """Empty: this agent's cluster."""
+    name: _builtins.str
+    wait: _builtins.bool
+    """Answer when the kernel holds the change; default: yes."""
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        name: _builtins.str = ...,
+        wait: _builtins.bool | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait", b"_wait", "cluster", b"cluster", "name", b"name", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__wait: _TypeAlias = _typing.Literal["wait"]  # noqa: Y015
+    _WhichOneofArgType__wait: _TypeAlias = _typing.Literal["_wait", b"_wait"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait) -> _WhichOneofReturnType__wait | None: ...
+
+Global___DeleteNodeRequest: _TypeAlias = DeleteNodeRequest  # noqa: Y015
+
+@_typing.final
+class DeleteNodeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteNodeResponse: _TypeAlias = DeleteNodeResponse  # noqa: Y015
 
 @_typing.final
 class GetNodeRequest(_message.Message):

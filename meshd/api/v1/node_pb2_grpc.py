@@ -44,6 +44,11 @@ class NodeServiceStub(object):
                 request_serializer=meshd_dot_v1_dot_node__pb2.ListNodesRequest.SerializeToString,
                 response_deserializer=meshd_dot_v1_dot_node__pb2.ListNodesResponse.FromString,
                 _registered_method=True)
+        self.DeleteNode = channel.unary_unary(
+                '/meshd.v1.NodeService/DeleteNode',
+                request_serializer=meshd_dot_v1_dot_node__pb2.DeleteNodeRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_node__pb2.DeleteNodeResponse.FromString,
+                _registered_method=True)
         self.WatchNodes = channel.unary_stream(
                 '/meshd.v1.NodeService/WatchNodes',
                 request_serializer=meshd_dot_v1_dot_node__pb2.WatchNodesRequest.SerializeToString,
@@ -68,6 +73,14 @@ class NodeServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteNode(self, request, context):
+        """Forgets a node whose record is gone from its cluster's etcd: its addresses and pod CIDRs are nobody's from here on.
+        FAILED_PRECONDITION while somebody says that it is there.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchNodes(self, request, context):
         """See watch.proto.
         """
@@ -87,6 +100,11 @@ def add_NodeServiceServicer_to_server(servicer, server):
                     servicer.ListNodes,
                     request_deserializer=meshd_dot_v1_dot_node__pb2.ListNodesRequest.FromString,
                     response_serializer=meshd_dot_v1_dot_node__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'DeleteNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteNode,
+                    request_deserializer=meshd_dot_v1_dot_node__pb2.DeleteNodeRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_node__pb2.DeleteNodeResponse.SerializeToString,
             ),
             'WatchNodes': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchNodes,
@@ -148,6 +166,33 @@ class NodeService(object):
             '/meshd.v1.NodeService/ListNodes',
             meshd_dot_v1_dot_node__pb2.ListNodesRequest.SerializeToString,
             meshd_dot_v1_dot_node__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.NodeService/DeleteNode',
+            meshd_dot_v1_dot_node__pb2.DeleteNodeRequest.SerializeToString,
+            meshd_dot_v1_dot_node__pb2.DeleteNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,10 @@ class NodeServiceStub:
     """NOT_FOUND names what is not there."""
     ListNodes: _grpc.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]
     """All nodes that any source names; in pages, by cluster and name."""
+    DeleteNode: _grpc.UnaryUnaryMultiCallable[_node_pb2.DeleteNodeRequest, _node_pb2.DeleteNodeResponse]
+    """Forgets a node whose record is gone from its cluster's etcd: its addresses and pod CIDRs are nobody's from here on.
+    FAILED_PRECONDITION while somebody says that it is there.
+    """
     WatchNodes: _grpc.UnaryStreamMultiCallable[_node_pb2.WatchNodesRequest, _node_pb2.WatchNodesResponse]
     """See watch.proto."""
 
@@ -45,6 +49,10 @@ class NodeServiceAsyncStub(NodeServiceStub):
     """NOT_FOUND names what is not there."""
     ListNodes: _aio.UnaryUnaryMultiCallable[_node_pb2.ListNodesRequest, _node_pb2.ListNodesResponse]  # type: ignore[assignment]
     """All nodes that any source names; in pages, by cluster and name."""
+    DeleteNode: _aio.UnaryUnaryMultiCallable[_node_pb2.DeleteNodeRequest, _node_pb2.DeleteNodeResponse]  # type: ignore[assignment]
+    """Forgets a node whose record is gone from its cluster's etcd: its addresses and pod CIDRs are nobody's from here on.
+    FAILED_PRECONDITION while somebody says that it is there.
+    """
     WatchNodes: _aio.UnaryStreamMultiCallable[_node_pb2.WatchNodesRequest, _node_pb2.WatchNodesResponse]  # type: ignore[assignment]
     """See watch.proto."""
 
@@ -64,6 +72,16 @@ class NodeServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_node_pb2.ListNodesResponse, _abc.Awaitable[_node_pb2.ListNodesResponse]]:
         """All nodes that any source names; in pages, by cluster and name."""
+
+    @_abc_1.abstractmethod
+    def DeleteNode(
+        self,
+        request: _node_pb2.DeleteNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_node_pb2.DeleteNodeResponse, _abc.Awaitable[_node_pb2.DeleteNodeResponse]]:
+        """Forgets a node whose record is gone from its cluster's etcd: its addresses and pod CIDRs are nobody's from here on.
+        FAILED_PRECONDITION while somebody says that it is there.
+        """
 
     @_abc_1.abstractmethod
     def WatchNodes(

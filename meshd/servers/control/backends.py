@@ -14,7 +14,7 @@ from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.changes import Change, Changes
 from meshd.servers.control.outcome import until_settled
 from meshd.servers.control.pages import PAGE_MAX, encode, messages, page
-from meshd.servers.control.replies import Replies
+from meshd.servers.control.replies import Replies, plan_key
 from meshd.servers.control.requests import SOURCE, backend_from, service_name
 from meshd.servers.control.services import refuse_foreign
 from meshd.servers.control.watch import Watch
@@ -109,7 +109,7 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
         revision = await self.changes.make(Change(puts=(part,), check=check))
         self._log("backend applied", part.service, part.name, revision)
         if request.wait or not request.HasField("wait"):
-            await until_settled(self.mesh, context, revision, part.service, name)
+            await until_settled(self.mesh, context, revision, plan_key(part.service), name)
         (message,) = Replies(self.mesh, self.introspection).backends(part)
         return backend_pb2.ApplyBackendResponse(backend=message, revision=revision)
 
@@ -126,7 +126,7 @@ class Backends(backend_pb2_grpc.BackendServiceServicer):
         self._log("backend deleted", service, slice_name, revision)
         if request.wait or not request.HasField("wait"):
             name = f"deletion of backend {slice_name} of {service}"
-            await until_settled(self.mesh, context, revision, service, name)
+            await until_settled(self.mesh, context, revision, plan_key(service), name)
         return backend_pb2.DeleteBackendResponse(existed=True, revision=revision)
 
     def _keys(self, request: backend_pb2.ListBackendsRequest) -> Iterator[Key]:

@@ -62,6 +62,7 @@ NEEDS = {
     "/meshd.v1.NodeService/GetNode": Role.READ,
     "/meshd.v1.NodeService/ListNodes": Role.READ,
     "/meshd.v1.NodeService/WatchNodes": Role.READ,
+    "/meshd.v1.NodeService/DeleteNode": Role.OPERATE,
     "/meshd.v1.ClusterService/GetCluster": Role.READ,
     "/meshd.v1.ClusterService/ListClusters": Role.READ,
     "/meshd.v1.ClusterService/WatchClusters": Role.READ,

@@ -1,21 +1,27 @@
-"""meshd.v1.NodeService and meshd.v1.ClusterService: what this agent knows of machines and clusters; read only."""
+"""meshd.v1.NodeService and meshd.v1.ClusterService: what this agent knows of machines and clusters."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import structlog
+
 from meshd.api.v1 import cluster_pb2, cluster_pb2_grpc, node_pb2, node_pb2_grpc, watch_pb2
-from meshd.errors import UnknownObject
-from meshd.model import Cluster, Node
-from meshd.servers.control.callers import Context
+from meshd.errors import OwnedByOther, UnknownObject
+from meshd.model import Cluster, Node, NodeState
+from meshd.model.cluster import OWN_NODE
+from meshd.servers.control.callers import Context, current_caller
+from meshd.servers.control.outcome import until_settled
 from meshd.servers.control.pages import page
 from meshd.servers.control.replies import Replies
 from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
-from meshd.state import Mesh
+from meshd.state import Mesh, PlanKey
 from meshd.state.mesh import precedence
 from meshd.state.table import Change
+
+log = structlog.get_logger(__name__)
 
 NodeChange = Change[tuple[str, str, str], Node]
 ClusterChange = Change[tuple[str, str], Cluster]
@@ -55,6 +61,30 @@ class Nodes(node_pb2_grpc.NodeServiceServicer):
             next_page_token=token,
             revision=self.mesh.revision,
         )
+
+    async def DeleteNode(
+        self, request: node_pb2.DeleteNodeRequest, context: Context
+    ) -> node_pb2.DeleteNodeResponse:
+        cluster = request.cluster or self.cluster
+        named = [
+            node
+            for node in self.mesh.nodes.values()
+            if (node.cluster, node.name) == (cluster, request.name) and node.source != OWN_NODE
+        ]
+        if not named:
+            raise UnknownObject(f"node {cluster}/{request.name}")
+        for node in named:
+            if not node.is_of_etcd or node.state is not NodeState.STALE:
+                raise OwnedByOther(f"node {node}", node.source)
+        for node in named:
+            revision = self.mesh.apply(node.source, deletes=[(Node, node.key)])
+            caller = current_caller()
+            role = caller.role.name.lower()
+            log.info("node deleted", node=str(node), revision=revision, caller=caller.name, role=role)
+        if request.wait or not request.HasField("wait"):
+            key = PlanKey("node", f"{cluster}/{request.name}")
+            await until_settled(self.mesh, context, revision, key, f"deletion of {key}")
+        return node_pb2.DeleteNodeResponse(revision=revision)
 
     async def WatchNodes(
         self, request: node_pb2.WatchNodesRequest, context: Context

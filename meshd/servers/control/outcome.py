@@ -8,9 +8,7 @@ from typing import Any
 import grpc.aio
 
 from meshd.errors import NotSettled
-from meshd.model import ServiceName
-from meshd.servers.control.replies import plan_key
-from meshd.state import Mesh
+from meshd.state import Mesh, PlanKey
 
 Context = grpc.aio.ServicerContext[Any, Any]  # Any: every method has its own messages
 
@@ -19,10 +17,8 @@ ANSWER_SHARE = 0.1
 ANSWER_MIN_S = 0.05
 
 
-async def until_settled(
-    mesh: Mesh, context: Context, revision: int, service: ServiceName, object_name: str
-) -> None:
-    """Until the kernel holds ``service`` as it was at ``revision``.
+async def until_settled(mesh: Mesh, context: Context, revision: int, key: PlanKey, object_name: str) -> None:
+    """Until the kernel holds ``key`` as it was at ``revision``.
 
     Raises:
         RowsFailed: it could not be written; names the rows. It is retried.
@@ -32,6 +28,6 @@ async def until_settled(
     limit = None if remaining is None else max(0.0, remaining - max(ANSWER_MIN_S, remaining * ANSWER_SHARE))
     try:
         async with asyncio.timeout(limit):
-            await mesh.settled(revision, [plan_key(service)])
+            await mesh.settled(revision, [key])
     except TimeoutError:
         raise NotSettled(object_name, revision) from None

@@ -14,6 +14,7 @@ from meshd.model import (
     Cluster,
     ClusterState,
     Node,
+    NodeState,
     Protocol,
     Service,
     ServiceName,
@@ -27,6 +28,11 @@ AFFINITIES = {
     Affinity.NONE: service_pb2.AFFINITY_NONE,
     Affinity.LOCAL: service_pb2.AFFINITY_LOCAL,
     Affinity.REMOTE: service_pb2.AFFINITY_REMOTE,
+}
+NODE_STATES = {
+    NodeState.FRESH: node_pb2.NODE_STATE_FRESH,
+    NodeState.STALE: node_pb2.NODE_STATE_STALE,
+    NodeState.REFUSED: node_pb2.NODE_STATE_REFUSED,
 }
 CLUSTER_STATES = {
     ClusterState.CONNECTING: cluster_pb2.CLUSTER_STATE_CONNECTING,
@@ -134,6 +140,7 @@ class Replies:
 
     def node(self, value: Node) -> node_pb2.Node:
         """``value`` as callers see it."""
+        routing = self._introspection.routing(value)
         return node_pb2.Node(
             cluster=value.cluster,
             name=value.name,
@@ -143,6 +150,9 @@ class Replies:
             zone=value.zone,
             stale=value.source in self._stale,
             revision=self._mesh.nodes.revision_of(value.key),
+            state=NODE_STATES[value.state] if value.is_of_etcd else node_pb2.NODE_STATE_UNSPECIFIED,
+            reason=value.reason or routing.reason,
+            routing=routing.via,
         )
 
     def cluster(self, value: Cluster) -> cluster_pb2.Cluster:

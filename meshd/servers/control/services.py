@@ -14,7 +14,7 @@ from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.changes import Change, Changes
 from meshd.servers.control.outcome import until_settled
 from meshd.servers.control.pages import messages, page
-from meshd.servers.control.replies import Replies
+from meshd.servers.control.replies import Replies, plan_key
 from meshd.servers.control.requests import SOURCE, service_from, service_name
 from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
@@ -97,7 +97,7 @@ class Services(service_pb2_grpc.ServiceServiceServicer):
         revision = await self.changes.make(Change(puts=(value,), check=check))
         self._log("service applied", value.name, revision)
         if request.wait or not request.HasField("wait"):
-            await until_settled(self.mesh, context, revision, value.name, f"service {value.name}")
+            await until_settled(self.mesh, context, revision, plan_key(value.name), f"service {value.name}")
         return service_pb2.ApplyServiceResponse(service=self._replies().service(value), revision=revision)
 
     async def DeleteService(
@@ -112,7 +112,7 @@ class Services(service_pb2_grpc.ServiceServiceServicer):
         revision = await self.changes.make(Change(deletes=((Service, key),)))
         self._log("service deleted", name, revision)
         if request.wait or not request.HasField("wait"):
-            await until_settled(self.mesh, context, revision, name, f"deletion of service {name}")
+            await until_settled(self.mesh, context, revision, plan_key(name), f"deletion of service {name}")
         return service_pb2.DeleteServiceResponse(existed=existed, revision=revision)
 
     def _replies(self) -> Replies:
