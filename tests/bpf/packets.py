@@ -80,9 +80,9 @@ class Packet:
                 message = struct.pack("!BBHHH", self.kind, 0, 0, self.source_port, 7) + self.payload
                 return self._summed(message, 2)
 
-    def network(self) -> bytes:
-        """The whole packet, without a link header."""
-        return with_network_header(self, self.transport())
+    def network(self, options: bytes = b"") -> bytes:
+        """The whole packet, without a link header; ``options`` are IPv4's."""
+        return with_network_header(self, self.transport(), options=options)
 
     def frame(self) -> bytes:
         """The whole packet as it is on an Ethernet link."""
@@ -153,7 +153,8 @@ def fragments(packet: Packet, first_size: int) -> tuple[bytes, bytes]:
 class IcmpError:
     """An error that ``reporter`` sends to ``destination`` about ``about``, of which it quotes ``quoted`` bytes.
 
-    ``kind`` and ``code`` as the family numbers them; ``rest`` is the second word, such as the MTU.
+    ``kind`` and ``code`` as the family numbers them; ``rest`` is the second word, such as the MTU. ``options`` are in the
+    quoted IPv4 header.
     """
 
     reporter: str
@@ -163,14 +164,14 @@ class IcmpError:
     code: int = 0
     rest: int = 0
     quoted: int = 1000
+    options: bytes = b""
 
     def frame(self) -> bytes:
         """The whole packet as it is on an Ethernet link."""
         protocol = ICMP if self.about.family == 4 else ICMPV6
         outer = Packet(protocol, self.reporter, 0, self.destination, 0, identification=0x4321, ttl=63)
-        message = (
-            struct.pack("!BBHI", self.kind, self.code, 0, self.rest) + self.about.network()[: self.quoted]
-        )
+        quotation = self.about.network(self.options)[: self.quoted]
+        message = struct.pack("!BBHI", self.kind, self.code, 0, self.rest) + quotation
         covered = message if protocol == ICMP else pseudo_header(outer, protocol, len(message)) + message
         message = message[:2] + struct.pack("!H", checksum(covered)) + message[4:]
         return framed(with_network_header(outer, message))
