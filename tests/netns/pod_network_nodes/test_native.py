@@ -1,0 +1,124 @@
+"""Nodes that share a link find each other through etcd, and their pods reach each other under their own addresses."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from meshd.api.v1 import node_pb2
+from meshd.api.v1.node_pb2_grpc import NodeServiceStub
+from tests.netns.cni.node import reaches
+from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
+
+pytestmark = pytest.mark.needs("etcd")
+
+
+def know_each_other(*nodes: FabricNode) -> None:
+    names = {f"{node.cluster}/n{node.number}" for node in nodes}
+    for node in nodes:
+        others = names - {f"{node.cluster}/n{node.number}"}
+        node.agent.wait(lambda node=node, others=others: node.knows(*others))  # type: ignore[misc] # bound defaults
+        node.agent.wait(lambda node=node, others=others: len(node.routes()) == 2 * len(others) + 2)  # type: ignore[misc] # the same
+
+
+def test_pods_of_two_nodes_of_a_cluster_reach_each_other(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    shown = first.nodes()["cm-1/n2"]
+    assert (list(shown.addresses), list(shown.pod_cidrs), shown.routing) == (
+        [second.v4, second.v6],
+        ["10.77.2.0/24", "fd77:0:0:2::/64"],
+        "native",
+    )
+    assert first.routes()["10.77.2.0/24"]["gateway"] == second.v4
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    assert [reaches(first.netns, address) for address in answer.addresses] == [True, True]
+
+
+def test_pods_of_two_clusters_reach_each_other(fabric: Fabric) -> None:
+    fabric.join("cm-1", "cm-2")
+    first, second = fabric.node(1, "cm-1"), fabric.node(2, "cm-2", "native")
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    assert first.nodes()["cm-2/n2"].source == "cluster:cm-2"
+
+
+def test_a_dead_agent_goes_stale_at_its_peers_and_its_pods_stay_reached(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    second.agent.kill()
+    first.agent.wait(lambda: first.nodes()["cm-1/n2"].state == node_pb2.NODE_STATE_STALE)
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    # Also a restart of the one that knows it from its journal only.
+    first.agent.kill(signal.SIGTERM)
+    first.start()
+    first.agent.wait(lambda: first.nodes()["cm-1/n2"].state == node_pb2.NODE_STATE_STALE)
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    said = first.agent.status()
+    assert said is not None
+    assert "node cm-1/n2 is stale: its record is gone, what it said stands" in said.warnings
+    second.start()
+    know_each_other(first, second)
+
+
+def test_an_operator_forgets_a_stale_node_and_its_routes_go(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    second.agent.kill()
+    first.agent.wait(lambda: first.nodes()["cm-1/n2"].state == node_pb2.NODE_STATE_STALE)
+    assert set(first.routes()) >= {"10.77.2.0/24", "fd77:0:0:2::/64"}
+    with first.agent.channel() as channel:
+        NodeServiceStub(channel).DeleteNode(node_pb2.DeleteNodeRequest(name="n2"), timeout=5)
+    first.agent.wait(lambda: set(first.routes()) == {"10.77.1.0/24", "fd77:0:0:1::/64"})
+    assert first.nodes() == {}
+
+
+def test_routes_that_somebody_deletes_are_put_back_and_those_of_others_stand(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.run_ip("route", "add", "10.77.2.0/24", "via", second.v4, "proto", "static")
+    first.start()
+    second.start()
+    first.agent.wait(lambda: first.knows("cm-1/n2"))
+    first.agent.wait(lambda: "fd77:0:0:2::/64" in first.routes())
+    first.run_ip("-6", "route", "del", "fd77:0:0:2::/64")
+    first.agent.wait(lambda: "fd77:0:0:2::/64" in first.routes())
+    assert "10.77.2.0/24" not in first.routes()
+    said = first.agent.status()
+    assert said is not None
+    assert "route to 10.77.2.0/24: somebody else has a route there, which stands" in said.warnings
+    first.run_ip("route", "del", "10.77.2.0/24")
+    first.agent.wait(lambda: "10.77.2.0/24" in first.routes())
+
+
+def test_addresses_in_the_own_cidr_that_no_pod_has_are_not_sent_round_in_circles(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    assert first.routes()["10.77.1.0/24"]["type"] == "unreachable"
+
+
+def test_what_another_node_claims_of_this_one_is_refused_and_named(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2, cni={"podCidrs": ["10.77.1.0/25"]})
+    first.start()
+    second.agent.start(cni={"socket": str(second.socket), "podCidrs": ["10.77.1.0/25"]})
+    first.agent.wait(lambda: "cm-1/n2" in first.nodes())
+    shown = first.nodes()["cm-1/n2"]
+    assert shown.state == node_pb2.NODE_STATE_REFUSED
+    assert shown.reason == "10.77.1.0/25 belongs to this node"
+    assert set(first.routes()) == {"10.77.1.0/24", "fd77:0:0:1::/64"}
