@@ -178,27 +178,31 @@ static __always_inline bool flow_insert_at(const struct tuple *key, bool reverse
 	return !bpf_map_lookup_elem(&flows, key) && !bpf_map_update_elem(&new_flows, key, flow, BPF_NOEXIST);
 }
 
-/* The same under the key of `tuple`, which is as the initiator sends it (of an alias: as its translated packets are). */
-static __always_inline bool flow_insert(const struct tuple *tuple, struct flow *flow)
+/* Room for entries that are being made. NULL never happens: the map has that entry. */
+static __always_inline struct flow_draft *flow_draft(void)
 {
-	struct tuple key;
-	bool reversed = flow_key(tuple, &key);
+	__u32 only = 0;
 
-	return flow_insert_at(&key, reversed, flow);
+	return bpf_map_lookup_elem(&flow_drafts, &only);
 }
 
 /* Begins a flow that is not translated; `flags` is 0 or FLOW_VIA_STACK. DROP_NONE also where another CPU has just begun it. */
 static __noinline enum drop_reason flow_begin(const struct tuple *tuple, const struct address *owner, __u32 flags)
 {
-	struct flow flow = {};
+	struct flow_draft *draft = flow_draft();
+	bool reversed;
 
+	if (!draft)
+		return DROP_FLOW_TABLE_FULL;
 	if (!flow_charge(owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_FLOW_QUOTA;
 	}
-	flow.owner = *owner;
-	flow.flags = flags;
-	if (flow_insert(tuple, &flow))
+	draft->flow = (struct flow){};
+	draft->flow.owner = *owner;
+	draft->flow.flags = flags;
+	reversed = flow_key(tuple, &draft->key);
+	if (flow_insert_at(&draft->key, reversed, &draft->flow))
 		count_pod_network(POD_NETWORK_FLOWS_CREATED);
 	else
 		flow_uncharge(owner);
@@ -217,16 +221,19 @@ static __always_inline void flow_remove(const struct tuple *key)
  */
 static __noinline bool flow_restore_alias(const struct tuple *key, const struct flow *entry, struct tuple *alias_key)
 {
-	struct flow alias = {};
-	bool settled;
+	struct flow_draft *draft = flow_draft();
+	bool settled, reversed;
 
-	alias.flags = FLOW_ALIAS | (flow_key(&entry->other, alias_key) ? FLOW_REVERSED : 0);
+	if (!draft)
+		return false;
+	reversed = flow_key(&entry->other, alias_key);
 	if (flow_lookup(alias_key, &settled))
 		return true;
-	alias.last_seen_ns = entry->last_seen_ns;
-	alias.owner = entry->owner;
-	alias.other = entry->flags & FLOW_REVERSED ? tuple_reverse(key) : *key;
-	return !bpf_map_update_elem(&new_flows, alias_key, &alias, BPF_NOEXIST);
+	draft->alias = (struct flow){};
+	draft->alias.owner = entry->owner;
+	draft->alias.other = entry->flags & FLOW_REVERSED ? tuple_reverse(key) : *key;
+	draft->alias.flags = FLOW_ALIAS;
+	return flow_insert_at(alias_key, reversed, &draft->alias);
 }
 
 /* Moves one entry, which is in `new_flows`, to `flows`. False: no room. Another CPU may have moved it just now. */

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What stands outside a packet in a tunnel: which node it is from or for, and the number of who speaks. */
+#pragma once
+
+#include "lib/rewrite.h"
+#include "lib/spoof.h"
+
+#define TUNNEL_TTL 64
+
+/* The node that sent the packet, and its number. False: there is no tunnel about it. */
+static __noinline bool tunnel_source(struct __sk_buff *skb, struct address *outer, __u32 *identity)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
+		/* The only address of a tunnel that is in host order: include/uapi/linux/bpf.h. */
+		*outer = address_v4(bpf_htonl(key.remote_ipv4));
+	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
+		__builtin_memcpy(outer, key.remote_ipv6, sizeof(*outer));
+	} else {
+		return false;
+	}
+	*identity = key.tunnel_id;
+	return true;
+}
+
+/* The number of who speaks; 0: nobody of this node. */
+static __always_inline __u32 identity_of(const struct address *source)
+{
+	const struct pod *pod = bpf_map_lookup_elem(&pods, source);
+	const struct destination *destination;
+
+	if (pod)
+		return pod->identity;
+	destination = destination_of(source);
+	return destination && destination->kind == DESTINATION_HOST ? IDENTITY_REMOTE_NODE : 0;
+}
+
+/* Addresses the tunnel: to the node that has the destination, from this node's own address. */
+static __noinline enum drop_reason enter_tunnel(struct __sk_buff *skb, const struct tuple *tuple)
+{
+	const struct destination *behind = destination_of(&tuple->destination);
+	const struct pod_network_settings *settings;
+	struct bpf_tunnel_key key = {
+		.tunnel_ttl = TUNNEL_TTL,
+		.tunnel_id = identity_of(&tuple->source),
+	};
+	__u32 only = 0, flags;
+
+	settings = bpf_map_lookup_elem(&pod_network_settings, &only);
+	if (!settings || !behind || behind->kind != DESTINATION_TUNNEL)
+		return DROP_TUNNEL_UNKNOWN_NODE;
+	if (!key.tunnel_id)
+		return DROP_TUNNEL_SOURCE;
+	if (address_is_v4(&behind->tunnel)) {
+		key.remote_ipv4 = bpf_ntohl(address_to_v4(&behind->tunnel));
+		key.local_ipv4 = bpf_ntohl(address_to_v4(&settings->node_v4));
+		flags = BPF_F_ZERO_CSUM_TX;
+	} else {
+		__builtin_memcpy(key.remote_ipv6, &behind->tunnel, sizeof(key.remote_ipv6));
+		__builtin_memcpy(key.local_ipv6, &settings->node_v6, sizeof(key.local_ipv6));
+		flags = BPF_F_TUNINFO_IPV6;
+	}
+	return bpf_skb_set_tunnel_key(skb, &key, sizeof(key), flags) ? DROP_TUNNEL_UNKNOWN_NODE : DROP_NONE;
+}

@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Every packet of every pod (`pod_network`).
+ *
+ * A hook reads the packet and says whether it may be here; then its flow is found or begun, and `carry` translates it and sends
+ * it its way. What no hook understands is left to the host's stack, which can deliver to every pod by itself.
+ */
+#include "maps/drops.h"
+#include "maps/pod_network.h"
+#include "lib/after_stack.h"
+#include "lib/from_outside.h"
+#include "lib/from_pod.h"
+#include "lib/neighbour.h"
+#include "lib/tunnel.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Ingress of a pod's host-side link: what the pod sent. */
+SEC("tc")
+int pod_network_from_pod(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+
+	if (!work)
+		return TC_ACT_SHOT;
+	/* Whatever the pod's own traffic control left there is not our mark. */
+	skb->tc_index = 0;
+	switch (parse(skb, &work->packet)) {
+	case PACKET_OTHER_LINK:
+		return leave_to_stack();
+	case PACKET_ARP:
+		return answer_arp(skb);
+	case PACKET_NEIGHBOUR:
+		return answer_neighbour(skb, &work->packet);
+	case PACKET_MALFORMED:
+		return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
+	default:
+		return from_pod(skb, work);
+	}
+}
+
+/* Egress of a pod's host-side link: what the host's stack sends to the pod. What was redirected to the pod's end does not
+ * come by.
+ */
+SEC("tc")
+int pod_network_to_pod(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+
+	if (!work)
+		return TC_ACT_SHOT;
+	switch (parse(skb, &work->packet)) {
+	case PACKET_ICMP_ERROR:
+		return translate_error(skb, work, DROP_TO_POD);
+	case PACKET_FLOW:
+	case PACKET_FRAGMENT:
+		return to_pod(skb, work);
+	default:
+		return TC_ACT_OK;
+	}
+}
+
+/* Ingress of a device that leads out of the node. */
+SEC("tc")
+int pod_network_from_uplink(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+	enum drop_reason reason;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	switch (parse(skb, &work->packet)) {
+	case PACKET_OTHER_LINK:
+	case PACKET_ARP:
+	case PACKET_NEIGHBOUR:
+	case PACKET_MALFORMED:
+		return TC_ACT_OK;
+	default:
+		break;
+	}
+	if (skb->pkt_type != FRAME_FOR_HOST)
+		return TC_ACT_OK;
+	reason = check_source_outside(&work->packet.tuple.source);
+	return reason ? drop(skb, reason, DROP_TO_POD) : from_outside(skb, work);
+}
+
+/* Egress of such a device: the host's own packets, and those of pods that the stack carries. */
+SEC("tc")
+int pod_network_to_uplink(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+	const struct packet *packet;
+	const struct pod *pod;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	if (skb->tc_index == CARRIED) {
+		skb->tc_index = 0;
+		return TC_ACT_OK;
+	}
+	packet = &work->packet;
+	switch (parse(skb, &work->packet)) {
+	case PACKET_ICMP_ERROR:
+		return translate_error(skb, work, DROP_FROM_POD);
+	case PACKET_FLOW:
+	case PACKET_FRAGMENT:
+	case PACKET_OTHER:
+		break;
+	default:
+		return TC_ACT_OK;
+	}
+	pod = bpf_map_lookup_elem(&pods, &packet->tuple.source);
+	if (pod)
+		return pod_to_uplink(skb, work, pod);
+	return packet->kind == PACKET_FLOW && !packet->fragmented ? to_node(skb, work, HOOK_EGRESS) : TC_ACT_OK;
+}
+
+/* Ingress of the tunnel device: what another node sent. */
+SEC("tc")
+int pod_network_from_tunnel(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+	enum drop_reason reason;
+	struct address outer;
+	__u32 identity;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	if (!tunnel_source(skb, &outer, &identity))
+		return drop(skb, DROP_TUNNEL_UNKNOWN_NODE, DROP_TO_POD);
+	switch (parse(skb, &work->packet)) {
+	case PACKET_OTHER_LINK:
+	case PACKET_ARP:
+	case PACKET_NEIGHBOUR:
+	case PACKET_MALFORMED:
+		/* Nodes share no link in a tunnel: there is nothing to discover. */
+		return drop(skb, DROP_MALFORMED, DROP_TO_POD);
+	default:
+		break;
+	}
+	reason = check_source_tunnel(&work->packet.tuple.source, &outer, identity);
+	if (reason)
+		return drop(skb, reason, DROP_TO_POD);
+	/* The link addresses within are whose they were at the other end. */
+	if (skb->pkt_type != FRAME_FOR_HOST)
+		bpf_skb_change_type(skb, FRAME_FOR_HOST);
+	return from_outside(skb, work);
+}
+
+/* Egress of the tunnel device. */
+SEC("tc")
+int pod_network_to_tunnel(struct __sk_buff *skb)
+{
+	bool carried = skb->tc_index == CARRIED;
+	struct work *work = begin_work();
+	enum drop_reason reason;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	switch (parse(skb, &work->packet)) {
+	case PACKET_FLOW:
+	case PACKET_FRAGMENT:
+		if (!carried && !translate_after_stack(skb, work))
+			return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
+		break;
+	case PACKET_ICMP_ERROR:
+	case PACKET_OTHER:
+		break;
+	default:
+		return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
+	}
+	reason = enter_tunnel(skb, &work->packet.tuple);
+	return reason ? drop(skb, reason, DROP_FROM_POD) : TC_ACT_OK;
+}
