@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from meshd.agent.pod_rows import PodRows
 from meshd.config import Config
-from meshd.dataplane.devices import Devices
+from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.pod_network import PodNetwork
 from meshd.dataplane.pod_network.node_network import may_tunnel
 from meshd.dataplane.pod_network.sysctls import remembered_sysctls
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 class CniPlugin:
     """Pods of this node. Interfaces and their routes outlive the agent."""
 
-    def __init__(self, config: Config, mesh: Mesh, programs: TrafficControl | None, devices: Devices) -> None:
+    def __init__(
+        self, config: Config, mesh: Mesh, programs: TrafficControl | None, dataplane: Dataplane
+    ) -> None:
         """``programs`` None: none carry pods' packets. Raises ConfigError: the pod CIDRs make no sense."""
         options = config.cni
         ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
@@ -37,11 +40,18 @@ class CniPlugin:
             remembered_sysctls(config),
             programs,
             config.pod_network.port_range if config.pod_network.masquerade else None,
-            lambda: overhead(devices.now) if may_tunnel(config) else 0,
+            lambda: overhead(dataplane.devices.now) if may_tunnel(config) else 0,
         )
         self._tracing = _tracing(config)
         span = self._tracing.span if self._tracing else untraced
-        plugin = Plugin(mesh, self._attachments, self._network, has_ranges=bool(ranges), span=span)
+        self._rows = PodRows(
+            dataplane,
+            lambda address: any(each.may_be_asked_for(address) for each in ranges),
+            self._attachments.holds,
+        )
+        plugin = Plugin(
+            mesh, self._attachments, self._network, self._rows, has_ranges=bool(ranges), span=span
+        )
         self._server = CniServer(config.cni_socket, plugin)
 
     async def run(self) -> None:
@@ -54,6 +64,7 @@ class CniPlugin:
             await self._network.prepare()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._network.run())
+                tasks.create_task(self._rows.run())
                 tasks.create_task(self._server.run())
                 if self._tracing is not None:
                     tasks.create_task(self._tracing.run())

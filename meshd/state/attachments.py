@@ -79,6 +79,10 @@ class Attachments:
         """Every attachment, the oldest first."""
         return self._holdings.all()
 
+    def holds(self, address: Address) -> bool:
+        """Whether some attachment has ``address``."""
+        return self._holdings.holds(address)
+
     def exhausted(self) -> AddressesExhausted | None:
         """Why another pod could not have an address of each family; None: it could."""
         try:

@@ -30,6 +30,12 @@ class Holdings:
         """Every attachment, the oldest first."""
         return list(self._attachments.values())
 
+    def holds(self, address: Address) -> bool:
+        """Whether somebody has ``address``, of ours or from another plugin."""
+        return address in self._holders or any(
+            each.chained and address in each.addresses for each in self._attachments.values()
+        )
+
     def cooling(self) -> Iterator[tuple[Address, float]]:
         """Addresses that were released and may be too fresh, with the time of their release."""
         yield from self._cooling.items()

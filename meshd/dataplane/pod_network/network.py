@@ -164,7 +164,15 @@ class PodNetwork:
 
     async def wrong(self, attachment: Attachment) -> Sequence[str]:
         """In what the kernel differs from what was made, as phrases."""
-        return await asyncio.to_thread(comparison.wrong, self._route, attachment)
+        return await asyncio.to_thread(self._wrong, attachment)
+
+    def _wrong(self, attachment: Attachment) -> Sequence[str]:
+        found = comparison.wrong(self._route, attachment)
+        link = self._links.get(attachment.key)
+        if found or link is None or self._programs is None:
+            return found
+        absent = self._programs.missing(link.ifindex, by_link=link.via_stack or link.observed)
+        return [f"its link {link.ifindex} has no program {name}" for name in absent]
 
     async def alive(self, known: Callable[[], Iterable[Attachment]]) -> Sequence[Attachment]:
         """Those of ``known()`` whose namespace and, if it is ours, link are there. Links of nobody known go soon."""

@@ -111,7 +111,9 @@ class TrafficControl:
                 device_links.attach(index, POD, name, self._programs[name], self._pins)
 
     def missing(self, index: int, *, by_link: bool) -> list[str]:
-        """Which programs a pod's link lacks. On a worker thread; raises KernelError."""
+        """Which programs a pod's link lacks that it could have. On a worker thread; raises KernelError."""
+        if by_link and not self._has_tcx:
+            return []
         there = device_links.attached(self._pins) if by_link else filters.attached(self._route, [index], POD)
         return [name for name in self._loaded(POD) if not there.get((index, name))]
 

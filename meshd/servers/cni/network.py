@@ -1,12 +1,33 @@
-"""What the plugin needs done in the kernel. It may not do it: the agent, which knows all parts, hands it one that can."""
+"""What the plugin needs done in the kernel. It may not do it: the agent, which knows all parts, hands it those that can."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from meshd.model import Address
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
 from meshd.model.workload import PodLink
+
+
+class PodRows(Protocol):
+    """Rows of pods in the maps. ``pod`` is `NAMESPACE/NAME`. Errors of the kernel are KernelError."""
+
+    def wrong(self, pod: str) -> Sequence[str]:
+        """In what the rows of ``pod`` differ from what is wanted, as phrases."""
+        ...
+
+    def mend(self, pod: str) -> None:
+        """They differ no more."""
+        ...
+
+    def released(self, address: Address) -> None:
+        """No pod has ``address`` any more: what was remembered of it is forgotten soon."""
+        ...
+
+    async def collect(self) -> Sequence[str]:
+        """What is nobody's is gone; what failed, as phrases."""
+        ...
 
 
 class PodNetwork(Protocol):

@@ -7,8 +7,6 @@ which the reconciler plans before anything else, and no other object that is loa
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import structlog
 
@@ -26,9 +24,10 @@ from meshd.servers.cni.errors import (
     UNKNOWN_CONTAINER,
     CniError,
 )
-from meshd.servers.cni.network import PodNetwork
+from meshd.servers.cni.network import PodNetwork, PodRows
 from meshd.servers.cni.question import Question, addresses_of
 from meshd.servers.cni.tracing import Span, untraced
+from meshd.servers.cni.turns import Turns
 from meshd.state import Mesh, PlanKey
 from meshd.state.attachments import Attachments
 
@@ -46,6 +45,7 @@ class Plugin:
         mesh: Mesh,
         attachments: Attachments,
         network: PodNetwork,
+        rows: PodRows,
         *,
         has_ranges: bool,
         span: Span = untraced,
@@ -53,9 +53,10 @@ class Plugin:
         self._mesh = mesh
         self._attachments = attachments
         self._network = network
+        self._rows = rows
         self._has_ranges = has_ranges
         self._span = span
-        self._turns: dict[AttachmentKey, tuple[asyncio.Lock, int]] = {}
+        self._turns = Turns()
 
     async def start(self) -> None:
         """Take over what the journal and the kernel agree on; what has lost its namespace or link is released.
@@ -68,8 +69,7 @@ class Plugin:
         alive = {each.key for each in await self._network.alive(self._attachments.all)}
         for each in known:
             if each.key not in alive:
-                self._attachments.release(each.key)
-                self._network.forget(each.key)
+                self._let_go(each.key)
         await self._attachments.durable()
         self._mesh.replace(CNI, workloads(self._attachments.all(), self._network.link).values())
         log.info("pods taken over", attached=len(alive), released=len(known) - len(alive))
@@ -84,13 +84,13 @@ class Plugin:
         with self._span(f"CNI {asked.command}", asked.trace, pod=pod, container=asked.container_id):
             match asked.command:
                 case "ADD":
-                    async with self._turn(asked.key):
+                    async with self._turns.of(asked.key):
                         return await self._add(asked)
                 case "DEL":
-                    async with self._turn(asked.key):
+                    async with self._turns.of(asked.key):
                         self._release(asked.key)
                 case "CHECK":
-                    async with self._turn(asked.key):
+                    async with self._turns.of(asked.key):
                         await self._check(asked)
                 case "GC":
                     await self._collect(asked)
@@ -111,7 +111,9 @@ class Plugin:
         made = known or self._attachments.attach(wanted, asked.asked)
         # The journal is on its way to the disk while the kernel works; both are waited for, also when one fails.
         on_disk, answer = await asyncio.gather(
-            self._on_disk(), self._make(asked, made, as_made=as_made), return_exceptions=True
+            self._on_disk(),
+            self._make(asked, made, is_known=known is not None, as_made=as_made),
+            return_exceptions=True,
         )
         if isinstance(on_disk, BaseException) or isinstance(answer, BaseException):
             self._release(made.key)
@@ -145,7 +147,7 @@ class Plugin:
             network, *asked.key, *pod, addresses, chained=before is not None, via_stack=asked.limited
         )
 
-    async def _make(self, asked: Question, made: Attachment, *, as_made: bool) -> bytes:
+    async def _make(self, asked: Question, made: Attachment, *, is_known: bool, as_made: bool) -> bytes:
         with self._span("link"):
             if made.chained:
                 await self._network.observe(made)
@@ -156,6 +158,8 @@ class Plugin:
                 answer = results.added(asked.config, made, interface)
         with self._span("rows"):
             await self._settle(made)
+            if is_known:
+                self._rows.mend(f"{made.namespace}/{made.name}")
         return answer
 
     async def _settle(self, made: Attachment) -> None:
@@ -176,12 +180,18 @@ class Plugin:
         return self._mesh.apply(CNI, deletes=[(Workload, (CNI, *pod))])
 
     def _release(self, key: AttachmentKey) -> None:
+        found = self._let_go(key)
+        if found is not None:
+            self._show((found.namespace, found.name))
+            log.info("pod detached", pod=f"{found.namespace}/{found.name}", container=found.container_id)
+
+    def _let_go(self, key: AttachmentKey) -> Attachment | None:
         found = self._attachments.release(key)
-        if found is None:
-            return
-        self._network.forget(key)
-        self._show((found.namespace, found.name))
-        log.info("pod detached", pod=f"{found.namespace}/{found.name}", container=found.container_id)
+        if found is not None:
+            self._network.forget(key)
+            for address in found.addresses:
+                self._rows.released(address)
+        return found
 
     async def _check(self, asked: Question) -> None:
         known = self._attachments.get(asked.key)
@@ -190,6 +200,8 @@ class Plugin:
                 UNKNOWN_CONTAINER, f"container {asked.container_id} has no {asked.ifname} of meshd"
             )
         wrong = list(await self._network.wrong(known))
+        # Whose namespace is gone has no rows that could be compared.
+        wrong += wrong or self._rows.wrong(f"{known.namespace}/{known.name}")
         if asked.netns != known.netns:
             wrong.append(f"the namespace is {asked.netns}, it was {known.netns}")
         told = addresses_of(asked.config.prev_result or {})
@@ -207,7 +219,7 @@ class Plugin:
             if each.network != asked.config.name or each.key in valid:
                 continue
             try:
-                async with self._turn(each.key):
+                async with self._turns.of(each.key):
                     self._release(each.key)
             except MeshError as error:
                 failed.append(f"{each}: {error}")
@@ -215,6 +227,7 @@ class Plugin:
             await self._network.alive(self._attachments.all)
         except MeshError as error:
             failed.append(str(error))
+        failed += await self._rows.collect()
         if failed:
             raise CniError(SOME_NOT_COLLECTED, "not all could be collected; the rest was", "; ".join(failed))
 
@@ -225,18 +238,6 @@ class Plugin:
         limited = await self._network.why_limited()
         if limited:
             raise CniError(LIMITED_CONNECTIVITY, limited)
-
-    @asynccontextmanager
-    async def _turn(self, key: AttachmentKey) -> AsyncIterator[None]:
-        lock, waiting = self._turns.get(key, (asyncio.Lock(), 0))
-        self._turns[key] = lock, waiting + 1
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, waiting = self._turns.pop(key)
-            if waiting > 1:
-                self._turns[key] = lock, waiting - 1
 
 
 def is_repeated(known: Attachment, wanted: Attachment) -> bool:
