@@ -126,6 +126,26 @@ struct fragment_ports {
 	__be16 destination_port;
 };
 
+/* By how far they are: that says when they are forgotten. */
+struct flow_counts {
+	__u64 unanswered;
+	__u64 established; /* TCP */
+	__u64 closing;	   /* TCP, ended by one side at least */
+	__u64 datagram;	   /* any other protocol */
+	__u64 echo;
+};
+
+/* What pod_network_expire answers in its context. Flows, not entries: a translated one counts once. `masqueraded` and
+ * `services` are of the kept ones; `orphans` are second entries whose first was pushed out.
+ */
+struct flow_expiry {
+	struct flow_counts kept;
+	struct flow_counts expired;
+	__u64 orphans;
+	__u64 masqueraded;
+	__u64 services;
+};
+
 enum pod_network_event {
 	POD_NETWORK_TO_POD, /* handed to a pod of this node, past the host's stack */
 	POD_NETWORK_TO_UPLINK,
@@ -202,6 +222,14 @@ struct {
 	__type(key, struct address);
 	__type(value, __u64);
 } pod_flows SEC(".maps") __weak;
+
+/* Written and read within one run of pod_network_expire: `pod_flows`, counted anew. Missing: not seen in that run. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, struct address);
+	__type(value, __u64);
+} pod_flows_counted SEC(".maps") __weak;
 
 /* The ports of fragmented packets, from their first fragment, for the later ones. */
 struct {

@@ -45,6 +45,22 @@ class TupleRow(NamedTuple):
     protocol: int
 
 
+class CountsRow(NamedTuple):
+    unanswered: int = 0
+    established: int = 0
+    closing: int = 0
+    datagram: int = 0
+    echo: int = 0
+
+
+class ExpiryRow(NamedTuple):
+    kept: CountsRow
+    expired: CountsRow
+    orphans: int
+    masqueraded: int
+    services: int
+
+
 class FlowRow(NamedTuple):
     last_seen_ns: int
     other: TupleRow
@@ -73,6 +89,7 @@ class Codecs:
     flags: Mapping[str, int]
     drops: Mapping[str, int]
     services: socket_lb.Layouts
+    expiry: Codec[ExpiryRow]
 
 
 def codecs(btf: Btf) -> Codecs:
@@ -87,6 +104,7 @@ def codecs(btf: Btf) -> Codecs:
         btf.enum("flow_flag"),
         btf.enum("drop_reason"),
         socket_lb.layouts(btf),
+        btf.codec("flow_expiry", ExpiryRow),
     )
 
 

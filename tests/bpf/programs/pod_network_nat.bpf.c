@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* The translations of the pod network one by one, each as a program that a test runs on a packet. */
+#include "lib/expire.h"
 #include "lib/fragment.h"
 #include "lib/icmp_error.h"
 #include "lib/flow_state.h"
@@ -101,6 +102,13 @@ SEC("tc")
 int nat_error_of_pod(struct __sk_buff *skb)
 {
 	return translate_error(skb, true);
+}
+
+SEC("syscall")
+int nat_expire(struct flow_expiry *expiry)
+{
+	expire(expiry);
+	return 0;
 }
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
