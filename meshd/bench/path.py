@@ -79,6 +79,7 @@ def _found(
     yield from path_lanes.loopback(network)
     progress.step("meshd: agents and pods")
     yield from path_meshd.native(network, stack, agents)
+    yield from path_meshd.vxlan(network, stack, agents)
 
 
 def _measure_round(lanes: Sequence[Lane], placement: Placement, seconds: float) -> None:

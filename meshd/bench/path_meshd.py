@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from meshd.bench.agents import Agent
 from meshd.bench.etcds import Etcd
 from meshd.bench.path_lanes import Found
 from meshd.bench.path_network import Network, Node
 from meshd.bench.path_probes import End
-from meshd.bench.path_results import ACROSS, MESHD, SAME
-from meshd.bench.places import Place
-from meshd.kernel.netlink import add_route
+from meshd.bench.path_results import ACROSS, MESHD, MESHD_VXLAN, SAME
+from meshd.bench.places import BenchError, Place
+from meshd.kernel.netlink import in_netns
 from meshd.lab import cni
 from meshd.lab.cni import Container
+
+TIMEOUT_S = 20.0
+_LOOK_EVERY_S = 0.02
 
 
 class MeshNode:
@@ -34,6 +39,7 @@ class MeshNode:
         self.socket = network.places.run / f"{node.cgroup.name}-cni.sock"
         own = {
             "nodeName": node.cgroup.name,
+            "nodeAddresses": [str(node.wire)],
             "cni": {"podCidrs": [str(node.pods)], "socket": str(self.socket)},
         }
         self.agent = stack.enter_context(Agent(network.places, place, own | options))
@@ -61,6 +67,13 @@ def native(network: Network, stack: contextlib.ExitStack, agents: list[Agent]) -
     yield MESHD, ACROSS, client, right.pod(1)
 
 
+def vxlan(network: Network, stack: contextlib.ExitStack, agents: list[Agent]) -> Iterator[Found]:
+    """Pods of two nodes that reach each other through a tunnel; adds to ``agents``."""
+    left, right = _pair(network, stack, "vxlan")
+    agents += [left.agent, right.agent]
+    yield MESHD_VXLAN, ACROSS, left.pod(1), right.pod(1)
+
+
 def _pair(network: Network, stack: contextlib.ExitStack, routing: str) -> tuple[MeshNode, MeshNode]:
     """Two nodes whose agents know each other."""
     name = f"meshd-{routing}"
@@ -77,5 +90,21 @@ def _pair(network: Network, stack: contextlib.ExitStack, routing: str) -> tuple[
     }
     left, right = (MeshNode(network, stack, node, options) for node in nodes)
     for here, there in (nodes, nodes[::-1]):
-        add_route(here.netns, there.pods, via=there.wire)
+        _wait_for_route(here, there)
     return left, right
+
+
+def _wait_for_route(here: Node, there: Node) -> None:
+    """Returns when the agent of ``here`` has made the route to the pods of ``there``."""
+
+    def is_there(route: Any) -> bool:  # Any: pyroute2 has no types
+        wanted = str(there.pods.network_address), there.pods.prefixlen
+        return any((each.get("dst"), each["dst_len"]) == wanted for each in route.get_routes(family=2))
+
+    deadline = time.monotonic() + TIMEOUT_S
+    while not in_netns(here.netns, f"route to {there.pods}", is_there):
+        if time.monotonic() > deadline:
+            raise BenchError(
+                f"meshd of {here.name} has not made a route to the pods of {there.name} in {TIMEOUT_S:g} s"
+            )
+        time.sleep(_LOOK_EVERY_S)

@@ -74,15 +74,13 @@ class Network:
         return Node(name, number, netns, group)
 
     def pair(self, name: str) -> tuple[Node, Node]:
-        """Two nodes with a cable; each has the other as its default gateway, so that the cable is an uplink."""
+        """Two nodes with a cable, and no way to each other's pods yet."""
         left, right = (self.node(f"{name} {number}", number) for number in (1, 2))
         ends = [
             VethEnd(each.netns, UPLINK, (IPv4Interface(f"{each.wire}/{WIRE.prefixlen}"),), mtu=MTU)
             for each in (left, right)
         ]
         create_veth(*ends)
-        for here, there in ((left, right), (right, left)):
-            add_route(here.netns, EVERYWHERE, via=there.wire)
         return left, right
 
     def namespace(self, name: str) -> Netns:

@@ -26,6 +26,7 @@ SPANS = {
     "kernel VXLAN": {"across nodes"},
     "loopback": {"same node"},
     "meshd": {"same node", "across nodes"},
+    "meshd VXLAN": {"across nodes"},
 }
 
 
