@@ -42,6 +42,8 @@ def end(network: Network) -> End:
     return network.end(node, node.netns, 1, "127.0.0.1")
 
 
+# Longer than the default: 720 measurements, each a process of its own.
+@pytest.mark.timeout(300)
 def test_a_run_reports_every_path_and_placement_and_leaves_nothing(run_name: str) -> None:
     name = f"{run_name}p"
     command = [sys.executable, "-m", "meshd.bench.cli", *TINY, "--name", name]
