@@ -168,89 +168,6 @@ def test_del_succeeds_when_the_namespace_is_gone_and_when_it_is_not_said(node: C
     node.agent.wait(lambda: node.links() == [])
 
 
-def damage_address(pod: Netns, _node: CniNode) -> None:
-    in_netns(pod, "eth0", lambda route: route.flush_addr(index=route.link_lookup(ifname="eth0")[0], family=2))
-
-
-def damage_interface(pod: Netns, _node: CniNode) -> None:
-    netlink.delete_link(pod, "eth0")
-
-
-def damage_link_address(pod: Netns, _node: CniNode) -> None:
-    in_netns(pod, "eth0", lambda route: route.link("set", ifname="eth0", address="02:00:00:00:00:01"))
-
-
-def damage_default_route(pod: Netns, _node: CniNode) -> None:
-    in_netns(pod, "eth0", lambda route: route.route("del", dst="default", family=10))
-
-
-def damage_neighbour(pod: Netns, _node: CniNode) -> None:
-    in_netns(
-        pod,
-        "eth0",
-        lambda route: route.neigh("del", dst="169.254.1.1", ifindex=route.link_lookup(ifname="eth0")[0]),
-    )
-
-
-def damage_link(pod: Netns, _node: CniNode) -> None:
-    in_netns(pod, "eth0", lambda route: route.link("set", ifname="eth0", state="down"))
-
-
-def damage_host_route(_pod: Netns, node: CniNode) -> None:
-    in_netns(node.netns, "route", lambda route: route.route("del", dst="10.77.1.1/32", scope=253))
-
-
-def damage_host_link(_pod: Netns, node: CniNode) -> None:
-    in_netns(node.netns, "link", lambda route: route.link("set", ifname=node.links()[0], state="down"))
-
-
-DAMAGES = [
-    damage_address,
-    damage_interface,
-    damage_link_address,
-    damage_default_route,
-    damage_neighbour,
-    damage_link,
-    damage_host_route,
-    damage_host_link,
-]
-
-
-@pytest.mark.parametrize("damage", DAMAGES, ids=lambda function: function.__name__)
-def test_check_finds_what_is_not_as_add_made_it_and_add_mends_it(
-    node: CniNode, damage: Callable[[Netns, CniNode], None]
-) -> None:
-    netns, made = node.add("one")
-    assert node.ask("CHECK", "one", netns, prevResult=made.said).status == 0
-    with Netns.open(netns) as pod:
-        damage(pod, node)
-    checked = node.ask("CHECK", "one", netns, prevResult=made.said)
-    assert (checked.status, checked.said["code"]) == (1, 101)
-    assert node.ask("ADD", "one", netns) == made
-    assert node.ask("CHECK", "one", netns, prevResult=made.said).status == 0
-
-
-def test_check_finds_a_result_that_is_not_ours(node: CniNode) -> None:
-    netns, made = node.add("one")
-    other = made.said | {"ips": made.said["ips"][:1]}
-    assert node.ask("CHECK", "one", netns, prevResult=other).said["code"] == 101
-    assert node.ask("CHECK", "one", node.pod("else"), prevResult=made.said).said["code"] == 101
-
-
-def test_gc_takes_away_what_no_runtime_knows_and_what_no_journal_knows(node: CniNode) -> None:
-    kept, result = node.add("kept")
-    node.add("lost")
-    netlink.create_bridge(node.netns, "mpodstranger")
-    in_netns(node.netns, "link", lambda route: route.link("set", ifname="mpodstranger", group=7701))
-    valid: dict[str, Any] = {"cni.dev/valid-attachments": [{"containerID": "kept", "ifname": "eth0"}]}
-    # Another network's GC is none of ours.
-    assert node.ask("GC", name="another", **valid).status == 0
-    assert node.ask("GC", **valid).status == 0
-    node.agent.wait(lambda: len(node.links()) == 1)
-    assert node.ask("CHECK", "kept", kept, prevResult=result.said).status == 0
-    assert reaches(kept, "192.168.70.1")
-
-
 def test_status_says_when_no_pod_could_be_added_and_when_pods_cannot_be_reached(node: CniNode) -> None:
     assert node.ask("STATUS").status == 0
     node.netns.write_sysctl("net/ipv4/ip_forward", "0")
@@ -301,7 +218,9 @@ def test_after_another_plugin_nothing_is_touched_and_the_pod_is_known(node: CniN
     assert node.links() == []
     assert node.ask("CHECK", "one", netns, version="1.0.0", prevResult=before).status == 0
     with Netns.open(netns) as pod:
-        damage_address(pod, node)
+        in_netns(
+            pod, "eth0", lambda route: route.flush_addr(index=route.link_lookup(ifname="eth0")[0], family=2)
+        )
     assert node.ask("CHECK", "one", netns, version="1.0.0", prevResult=before).said["code"] == 101
     assert node.ask("DEL", "one", netns, version="1.0.0", prevResult=before).status == 0
     with Netns.open(netns) as pod:
