@@ -123,6 +123,14 @@ static __noinline void find_way(struct __sk_buff *skb, const struct packet *pack
 	case DESTINATION_HOST:
 	case DESTINATION_STACK:
 		return;
+	case DESTINATION_NODE:
+		/* In its own name a pod speaks to nodes through the tunnel only: from an uplink they would not take it. */
+		if (!bpf_map_lookup_elem(&pods, &to->source)) {
+			if (!way->via_stack)
+				way_to_uplink(skb, packet, to, way);
+			return;
+		}
+		__attribute__((fallthrough));
 	case DESTINATION_TUNNEL:
 		if (!way->via_stack)
 			way_to_tunnel(skb, way);

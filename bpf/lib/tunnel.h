@@ -48,7 +48,7 @@ static __noinline enum drop_reason enter_tunnel(struct __sk_buff *skb, const str
 	__u32 only = 0, flags;
 
 	settings = bpf_map_lookup_elem(&pod_network_settings, &only);
-	if (!settings || !behind || behind->kind != DESTINATION_TUNNEL)
+	if (!settings || !behind || (behind->kind != DESTINATION_TUNNEL && behind->kind != DESTINATION_NODE))
 		return DROP_TUNNEL_UNKNOWN_NODE;
 	if (!key.tunnel_id)
 		return DROP_TUNNEL_SOURCE;
