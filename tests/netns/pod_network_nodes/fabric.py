@@ -67,10 +67,7 @@ class FabricNode(CniNode):
 
     def ip(self, *arguments: str) -> list[dict[str, object]]:
         """What `ip -j` shows in its namespace."""
-        command = ["ip", "-j", "-d", *arguments]
-        done = self.netns.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
-        found: list[dict[str, object]] = json.loads(done.stdout or "[]")
-        return found
+        return self.netns.run(lambda: shown_here(*arguments))
 
     def routes(self) -> dict[str, dict[str, object]]:
         """Routes of ours by destination."""
@@ -137,3 +134,10 @@ class Fabric:
                 left.callback(etcd.remove)
             for node in self._nodes:
                 left.callback(node.close)
+
+
+def shown_here(*arguments: str) -> list[dict[str, object]]:
+    """What `ip -j` shows in the namespace of the calling thread."""
+    done = subprocess.run(["ip", "-j", "-d", *arguments], capture_output=True, text=True, check=False)
+    found: list[dict[str, object]] = json.loads(done.stdout or "[]")
+    return found
