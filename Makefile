@@ -5,18 +5,19 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-long check bench bench-path setup lint-fix constraints clean
+.PHONY: help demo test test-kernels test-long check bench bench-path setup lint-fix constraints clean
 
 help:
-	@echo "make demo       two clusters on this machine, one global service, a failover to watch (root)"
-	@echo "make test       everything that can run here; closes with what could not"
-	@echo "make check      linters, types, import contracts, generated files"
-	@echo "make test-long  1 GB transfers, hundreds of faults"
-	@echo "make bench      what a service address costs, against kube-proxy's rules (root)"
-	@echo "make bench-path what a packet's way between pods costs, against plain routing (root)"
-	@echo "make setup      only the set-up that the others do by themselves"
-	@echo "make lint-fix   format Python and C, and mend what ruff can"
-	@echo "make clean      remove all that was made in this directory; Debian packages stay"
+	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
+	@echo "make test         everything that can run here; closes with what could not"
+	@echo "make test-kernels the same programs and packets on Debian's kernels 6.1 and 6.12, in QEMU (root)"
+	@echo "make check        linters, types, import contracts, generated files"
+	@echo "make test-long    1 GB transfers, hundreds of faults"
+	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
+	@echo "make bench-path   what a packet's way between pods costs, against plain routing (root)"
+	@echo "make setup        only the set-up that the others do by themselves"
+	@echo "make lint-fix     format Python and C, and mend what ruff can"
+	@echo "make clean        remove all that was made in this directory; Debian packages stay"
 
 demo:
 	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
@@ -26,6 +27,10 @@ demo:
 test:
 	@$(SETUP) test
 	@$(BIN)/python -m pytest --continue-on-collection-errors $(ARGS)
+
+test-kernels:
+	@$(SETUP) kernels
+	@$(BIN)/python -m scripts.kernels $(ARGS)
 
 test-long:
 	@$(SETUP) test

@@ -40,12 +40,14 @@ TESTS = {
     "runc": "starts its containers",
     "busybox-static": "all that is in their image",
 }
+KERNELS = {"qemu-system-x86": "other kernels than the machine's own"}
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "constraints": ("python3-venv",),
     "check": ("python3-venv",),
     "demo": (*BUILD, *LAB),
     "bench": (*BUILD, *LAB, *BASELINES),
     "test": (*BUILD, *LAB, *BASELINES, *TESTS),
+    "kernels": (*BUILD, *LAB, *BASELINES, *TESTS, *KERNELS),
 }
 
 POLICY = Path("/usr/sbin/policy-rc.d")

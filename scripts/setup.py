@@ -1,6 +1,6 @@
 """Everything a fresh Debian machine lacks for one make target, step by step with times; what is there is left alone.
 
-    python3 -m scripts.setup constraints|check|demo|bench|test
+    python3 -m scripts.setup constraints|check|demo|bench|test|kernels
 
 A step is made again when what it is made from changed (``stamps.py``), so that a second run takes well under a second.
 Nothing outside the tree is changed but Debian's packages.
@@ -16,11 +16,12 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
 from scripts import debian, stamps
+from scripts.kernels import images, machine
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -90,7 +91,7 @@ Do = Callable[[], bool]
 
 def steps_for(purpose: str) -> list[tuple[str, Do]]:
     """The steps in their order: what each is called, and what does it and answers whether anything had to be done."""
-    extras = ["dev"] if purpose in {"test", "check"} else []
+    extras = ["dev"] if purpose in {"test", "check", "kernels"} else []
     steps: list[tuple[str, Do]] = [
         ("Debian packages", lambda: debian_packages(purpose)),
         ("virtual environment", virtual_environment),
@@ -99,6 +100,8 @@ def steps_for(purpose: str) -> list[tuple[str, Do]]:
         steps.append(("Python packages", lambda: python_packages(extras)))
     if purpose not in {"constraints", "check"}:
         steps += [("build tools", build_tools), ("cffi extension and BPF object", build)]
+    if purpose == "kernels":
+        steps.append(("kernels", kernels))
     return steps
 
 
@@ -119,7 +122,12 @@ def step(name: str, do: Do) -> None:
 
 def debian_packages(purpose: str) -> bool:
     """Installs what dpkg does not have. Where we may not, whether it matters is for the step that needs it to find out."""
-    packages = debian.missing(debian.PACKAGES[purpose])
+    return debian_packages_named(debian.PACKAGES[purpose])
+
+
+def debian_packages_named(names: Iterable[str]) -> bool:
+    """The same for packages that are no purpose's."""
+    packages = debian.missing(names)
     if not packages:
         return False
     sys.stdout.write(f"{' '.join(packages)} ... ")
@@ -176,6 +184,17 @@ def build() -> bool:
     run("build", [str(PYTHON), "-m", "pip", "install", "--quiet", *options])
     stamps.write(STAMPS / "build", key)
     return True
+
+
+def kernels() -> bool:
+    """Debian's kernels for guests, in build/kernels."""
+    if machine.virtiofsd() is None:
+        # Of its own since Debian 13; before, in a package that QEMU needs anyway.
+        debian_packages_named(("virtiofsd",))
+    try:
+        return images.fetch_missing()
+    except images.KernelError as error:
+        raise StepFailed(str(error)) from error
 
 
 def _pip(name: str, wanted: list[str]) -> bool:

@@ -138,7 +138,10 @@ def test_a_program_of_another_type_is_refused_by_name(probe: Loaded, scratch_cgr
 
 @pytest.mark.parametrize(
     ("program", "attach_type", "kind"),
-    [("pass_packet", AttachType.TCX_INGRESS, FIRST), ("pass_frame", AttachType.XDP, SECOND)],
+    [
+        pytest.param("pass_packet", AttachType.TCX_INGRESS, FIRST, marks=pytest.mark.needs("tcx")),
+        ("pass_frame", AttachType.XDP, SECOND),
+    ],
 )
 def test_a_device_link_sees_the_packets_of_its_device(
     probe: Loaded, netns_pair: NetnsPair, program: str, attach_type: AttachType, kind: int
