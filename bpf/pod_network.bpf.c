@@ -7,6 +7,7 @@
 #include "maps/drops.h"
 #include "maps/pod_network.h"
 #include "lib/after_stack.h"
+#include "lib/expire.h"
 #include "lib/from_outside.h"
 #include "lib/from_pod.h"
 #include "lib/neighbour.h"
@@ -170,4 +171,12 @@ int pod_network_to_tunnel(struct __sk_buff *skb)
 	}
 	reason = enter_tunnel(skb, &work->packet.tuple);
 	return reason ? drop(skb, reason, DROP_FROM_POD) : TC_ACT_OK;
+}
+
+/* Run by the agent from time to time. */
+SEC("syscall")
+int pod_network_expire(struct flow_expiry *expiry)
+{
+	expire(expiry);
+	return 0;
 }
