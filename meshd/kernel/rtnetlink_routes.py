@@ -58,8 +58,13 @@ def delete_owned(destination: Network, protocol: int) -> Message:
 
 def owned_route(answer: bytes, protocol: int) -> OwnedRoute | None:
     """An answer to `rtnetlink.get_routes`; None: it is somebody else's."""
-    family, length, _, _, table, owner, _, kind, _ = rt.ROUTE.unpack_from(answer)
-    if (table, owner) != (_TABLE_MAIN, protocol):
+    return main_route(answer) if rt.ROUTE.unpack_from(answer)[5] == protocol else None
+
+
+def main_route(answer: bytes) -> OwnedRoute | None:
+    """An answer to `rtnetlink.get_routes`, whoever made it; None: it is not in the main table."""
+    family, length, _, _, table, _, _, kind, _ = rt.ROUTE.unpack_from(answer)
+    if table != _TABLE_MAIN:
         return None
     found = dict(rt.attributes(answer[rt.ROUTE.size :]))
     base = found.get(rt.RTA_DST, bytes(4 if family == socket.AF_INET else 16))

@@ -1,7 +1,7 @@
 """Routes of the host to pods of other nodes, so that by address the stack can always deliver what no program carries.
 
 They are told from everybody else's by their protocol number (`ip route show proto 177`). One that somebody else has made to
-the same destination stands: whoever did so means it.
+the same destination stands: whoever did so means it. It is named if it leads elsewhere than ours would.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meshd.dataplane.reach import Reached, Via
 from meshd.errors import KernelError
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket
-from meshd.kernel.rtnetlink_routes import OwnedRoute, add_owned, delete_owned, owned_route
+from meshd.kernel.rtnetlink_routes import OwnedRoute, add_owned, delete_owned, main_route, owned_route
 from meshd.model import Node, format_address
 from meshd.model.address import to_ip
 
@@ -65,7 +65,8 @@ def apply(route: RouteSocket, routes: Mapping[Network, OwnedRoute]) -> Outcome:
     Raises:
         KernelError: the kernel's routes cannot be read, or one of ours cannot be deleted.
     """
-    there = present(route)
+    answers = _all(route)
+    there = _ours(answers)
     outcome = Outcome()
     gone = [network for network in there if network not in routes]
     route.exchange([delete_owned(network, PROTOCOL) for network in gone])
@@ -78,24 +79,43 @@ def apply(route: RouteSocket, routes: Mapping[Network, OwnedRoute]) -> Outcome:
             route.exchange([add_owned(each, PROTOCOL, replace=known is not None)])
             outcome.changed += 1
         except KernelError as error:
-            outcome.refused[str(network)] = _why(error)
+            if error.errno != errno.EEXIST:
+                outcome.refused[str(network)] = str(error)
+            elif not _leads_there(answers, each):
+                outcome.refused[str(network)] = "somebody else has a route there, which stands"
     return outcome
 
 
 def present(route: RouteSocket) -> dict[Network, OwnedRoute]:
     """The routes of ours that are there."""
-    answers = [
-        answer
-        for family in (socket.AF_INET, socket.AF_INET6)
-        for answer in route.exchange([rt.get_routes(family)])[0]
-    ]
-    owned = (owned_route(answer, PROTOCOL) for answer in answers)
-    return {each.destination: each for each in owned if each is not None}
+    return _ours(_all(route))
 
 
 def remove_all(route: RouteSocket) -> int:
     """How many routes of ours there were; none is left."""
     return apply(route, {}).changed
+
+
+def _all(route: RouteSocket) -> list[bytes]:
+    families = socket.AF_INET, socket.AF_INET6
+    return [answer for family in families for answer in route.exchange([rt.get_routes(family)])[0]]
+
+
+def _ours(answers: Iterable[bytes]) -> dict[Network, OwnedRoute]:
+    owned = (owned_route(answer, PROTOCOL) for answer in answers)
+    return {each.destination: each for each in owned if each is not None}
+
+
+def _leads_there(answers: Iterable[bytes], wanted: OwnedRoute) -> bool:
+    """Whether a route of somebody else goes the way that ``wanted`` would."""
+    routes = (main_route(answer) for answer in answers)
+    return any(
+        each is not None
+        and each.destination == wanted.destination
+        and each.gateway == wanted.gateway
+        and (wanted.gateway is not None or each.oif == wanted.oif)
+        for each in routes
+    )
 
 
 def _pods(node: Node) -> Iterator[Network]:
@@ -109,9 +129,3 @@ def _is_same(known: OwnedRoute, each: OwnedRoute) -> bool:
     # The kernel says over which link a gateway is; we leave that to it.
     oif = each.oif or (known.oif if each.gateway is not None else 0)
     return known == OwnedRoute(each.destination, each.gateway, oif, each.source, each.mtu)
-
-
-def _why(error: KernelError) -> str:
-    if error.errno == errno.EEXIST:
-        return "somebody else has a route there, which stands"
-    return str(error)

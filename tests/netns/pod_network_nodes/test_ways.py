@@ -69,6 +69,13 @@ def test_a_route_of_somebody_else_is_neither_replaced_nor_removed(
     assert routes.apply(route, {NETWORK: OwnedRoute(NETWORK, GATEWAY)}).changed == 1
 
 
+def test_a_route_of_somebody_else_that_leads_the_same_way_is_as_good(
+    route: RouteSocket, netns_pair: NetnsPair
+) -> None:
+    netlink.add_route(netns_pair.client, NETWORK, GATEWAY)
+    assert routes.apply(route, {NETWORK: OwnedRoute(NETWORK, GATEWAY)}) == routes.Outcome()
+
+
 def test_a_route_that_cannot_be_is_named_and_keeps_no_other_away(route: RouteSocket) -> None:
     nowhere = ip_network("10.9.0.0/24")
     wanted = {nowhere: OwnedRoute(nowhere, ip_address("198.51.100.1")), NETWORK: OwnedRoute(NETWORK, GATEWAY)}
