@@ -29,6 +29,7 @@ from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.features import POD_NETWORK
 from meshd.dataplane.opening import left_out, link_pins, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
+from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
@@ -156,7 +157,8 @@ class Agent:
         )
         manifests = self._manifests()
         local_etcd = self._local_etcd(nodes)
-        pod_network = PodNetworkView(dataplane.opened, programs)
+        expirer = expirer_of(dataplane.opened)
+        pod_network = PodNetworkView(dataplane.opened, programs, expirer)
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         introspection = Introspection(
@@ -186,6 +188,7 @@ class Agent:
             manifests,
             local_etcd,
             programs,
+            expirer,
             ways,
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from meshd.dataplane.features import POD_NETWORK
 from meshd.dataplane.opening import Opened
 from meshd.dataplane.pod_network.counters import Counters
+from meshd.dataplane.pod_network.expire import Expirer
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.servers.introspection import Drop, Figure, Sample
 
@@ -14,8 +16,9 @@ from meshd.servers.introspection import Drop, Figure, Sample
 class PodNetworkView:
     """``programs`` None: no programs carry pods' packets here; then there is nothing to show."""
 
-    def __init__(self, opened: Opened, programs: TrafficControl | None) -> None:
+    def __init__(self, opened: Opened, programs: TrafficControl | None, expirer: Expirer | None) -> None:
         self._programs = programs
+        self._expirer = expirer
         self._counters: Counters | None = None
         if POD_NETWORK in opened.features:
             self._counters = Counters(opened.btf, opened.loaded.maps)
@@ -41,7 +44,23 @@ class PodNetworkView:
             Figure(
                 "pod_network_events", "What the programs on pods' links did, by event.", "counter", events
             ),
+            *self._flows(),
         ]
+
+    def _flows(self) -> Iterator[Figure]:
+        """As of the last walk over the table."""
+        expirer = self._expirer
+        if expirer is None or expirer.last is None:
+            return
+        last, capacity = expirer.last, Sample(float(expirer.capacity))
+        translated = {"masqueraded": last.masqueraded, "to_service": last.services}
+        yield _by("flows", "Flows of pods, by state.", "gauge", "state", last.kept._asdict())
+        yield _by("flows_expired", "Flows that nobody used any more.", "counter", "state", expirer.expired)
+        yield _by(
+            "flows_translated", "Flows whose packets are rewritten.", "gauge", "translation", translated
+        )
+        help_text = "Entries of the table of answered flows; a translated flow takes two."
+        yield Figure("flows_capacity", help_text, "gauge", (capacity,))
 
     def problems(self) -> list[str]:
         """Devices whose programs are not on, each as one sentence."""
@@ -50,3 +69,10 @@ class PodNetworkView:
             f"{device} has no programs, the host's stack carries its packets: {why}"
             for device, why in without.items()
         ]
+
+
+def _by(
+    name: str, help_text: str, kind: Literal["counter", "gauge"], label: str, values: Mapping[str, int]
+) -> Figure:
+    samples = tuple(Sample(float(count), {label: of}) for of, count in values.items())
+    return Figure(name, help_text, kind, samples)

@@ -80,6 +80,7 @@ def _pod_network_sizes(config: Config) -> Mapping[str, int]:
     return {
         "pods": sizes.pods,
         "pod_flows": sizes.pods,
+        "pod_flows_counted": sizes.pods,
         "destinations": sizes.destinations,
         "flows": sizes.flows,
         "new_flows": sizes.new_flows,

@@ -64,8 +64,7 @@ def open_object(config: Config, without: Iterable[str]) -> Opened:
                 bpf.leave_out_maps(built & {*feature.maps, *feature.kernel_maps})
         for feature in wanted:
             bpf.set_max_entries(feature.sizes(config))
-            known = bpf.btf.globals()
-            bpf.set_globals({name: value for name, value in feature.knobs(config).items() if name in known})
+            bpf.set_globals(feature.knobs(config))
         programs = {name for feature in wanted for name in feature.programs} & set(bpf.programs())
         bpf.load_only(programs - set(without))
         loaded = bpf.load(pins=map_pins(config))

@@ -24,6 +24,7 @@ KERNEL_MAPS = (
     "pod_flows",
     "pod_flows_counted",
     "fragments",
+    "pod_network_work",
     "pod_network_events",
     "drops",
 )

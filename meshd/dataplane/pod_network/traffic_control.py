@@ -19,7 +19,7 @@ import structlog
 from meshd.config import Config
 from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
 from meshd.dataplane.pod_network import device_links, device_watch, filters, uplinks
-from meshd.dataplane.pod_network.places import POD, TUNNEL, UPLINK, Place, in_order
+from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK, Place, in_order
 from meshd.errors import KernelError, RowsFailed
 from meshd.kernel.program import Program
 from meshd.kernel.route_socket import RouteSocket
@@ -120,7 +120,7 @@ class TrafficControl:
     def places(self) -> dict[str, str]:
         """Program -> the devices that it is on, in words."""
         on = [each for each in self._targets() if self._is_on and each.name not in self.without]
-        found: dict[str, str] = {}
+        found = {EXPIRE: "run by the agent"} if EXPIRE in self._programs else {}
         for place in (POD, UPLINK, TUNNEL):
             names = sorted({each.name for each in on if each.place is place})
             text = f"{len(names)} pods" if place is POD else ", ".join(names)

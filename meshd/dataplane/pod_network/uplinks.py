@@ -88,7 +88,9 @@ def found(
 
 
 def _is_excepted(link: Link, tunnel: str) -> bool:
-    return link.name in {"lo", tunnel} or _is_pods(link)
+    # The programs read Ethernet headers, which tunnels of other kinds (wireguard, tun, ipip) do not have.
+    is_ethernet = len(link.mac) == len("00:00:00:00:00:00")
+    return link.name in {"lo", tunnel} or _is_pods(link) or not is_ethernet
 
 
 def _is_pods(link: Link | None) -> bool:

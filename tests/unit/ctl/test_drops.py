@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from meshd.ctl.drops import MEANINGS
+from meshd.kernel.object import BpfObject
 from meshd.servers.introspection import Drop
 from tests.fakes.agent import serving
 from tests.unit.ctl.running import meshctl
@@ -39,3 +41,9 @@ async def test_it_is_told_from_no_drops_that_nobody_counts(tmp_path: Path) -> No
         assert "nothing is counted" in (await meshctl(agent, "metrics", "drops")).out
         agent.dataplane.drops = []
         assert (await meshctl(agent, "metrics", "drops")).out == "no packet was dropped\n"
+
+
+def test_every_reason_of_the_programs_has_a_meaning() -> None:
+    with BpfObject.open() as bpf:
+        reasons = {name.removeprefix("DROP_").lower() for name in bpf.btf.enum("drop_reason")}
+    assert set(MEANINGS) == reasons - {"none", "reasons"}

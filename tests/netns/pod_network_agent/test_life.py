@@ -1,0 +1,103 @@
+"""Traffic of pods while the agent dies, comes back and is taken away for good."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import partial
+
+from meshd.dataplane.pod_network.places import POD
+from meshd.dataplane.pod_network.sysctls import RESERVED_PORTS
+from tests.netns.cni.node import CniNode, reaches
+from tests.netns.pod_network_agent.in_kernel import filters_on, links_of, pins, pods
+from tests.netns.pod_network_agent.traffic import stream
+
+TRY_AGAIN_LATER = 11
+FORWARD = "net/ipv4/ip_forward"
+
+
+def cleanup(node: CniNode, *options: str) -> tuple[int, str]:
+    """Runs `meshd cleanup` on the node; its status and what it said."""
+    configuration = str(node.agent.configuration())
+    command = [sys.executable, "-m", "meshd.agent", "cleanup", "--config", configuration, *options]
+    done = node.netns.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_killed_agent_is_missed_by_new_pods_only(node: CniNode) -> None:
+    first, one = node.add("one")
+    second, two = node.add("two")
+    with stream(first, second, two.addresses[0]) as v4, stream(second, first, one.addresses[1]) as v6:
+        node.agent.kill()
+        assert v4.goes_on()
+        assert v6.goes_on()
+        third = node.pod("three")
+        refused = node.ask("ADD", "three", third)
+        assert (refused.status, refused.said["code"]) == (1, TRY_AGAIN_LATER)
+        node.start()
+        added = node.ask("ADD", "three", third)
+        assert added.status == 0
+        node.agent.wait(lambda: all(reaches(third, address) for address in (*one.addresses, *two.addresses)))
+
+
+def test_programs_are_replaced_under_traffic(node: CniNode) -> None:
+    first, _ = node.add("one")
+    second, two = node.add("two")
+    [link, _] = node.links()
+    with stream(first, second, two.addresses[0]) as v4, stream(first, second, two.addresses[1], 9001) as v6:
+        for _ in range(3):
+            before = set(filters_on(node, link).values())
+            node.agent.kill()
+            node.start()
+            node.agent.wait(partial(are_others, node, link, before))
+            assert v4.goes_on()
+            assert v6.goes_on()
+
+
+def are_others(node: CniNode, link: str, before: set[int]) -> bool:
+    """Whether none of the programs ``before`` is on the link any more."""
+    return before.isdisjoint(filters_on(node, link).values())
+
+
+def test_after_a_cleanup_pods_talk_by_address_as_before(node: CniNode) -> None:
+    node.netns.write_sysctl(RESERVED_PORTS, "8080,50000-65535")
+    first, _ = node.add("one")
+    second, two = node.add("two")
+    with stream(first, second, two.addresses[0]) as v4, stream(first, second, two.addresses[1], 9001) as v6:
+        node.agent.kill()
+        status, said = cleanup(node)
+        assert (status, "removed" in said) == (0, True), said
+        assert [filters_on(node, link) for link in node.links()] == [{}, {}]
+        assert (links_of(node), list(pins(node).glob("*/*"))) == ({}, [])
+        assert v4.goes_on()
+        assert v6.goes_on()
+        assert reaches(first, two.addresses[1])
+        assert reaches(node.netns, two.addresses[0])
+
+
+def test_a_cleanup_gives_the_node_its_sysctls_back_but_forwards_as_long_as_there_are_pods(
+    node: CniNode,
+) -> None:
+    netns, _ = node.add("one")
+    assert node.netns.read_sysctl(RESERVED_PORTS) == "50000-65535"
+    node.agent.kill()
+    assert cleanup(node)[0] == 0
+    assert (node.netns.read_sysctl(RESERVED_PORTS), node.netns.read_sysctl(FORWARD)) == ("", "1")
+    node.start()
+    assert node.ask("DEL", "one", netns).status == 0
+    node.agent.wait(lambda: node.links() == [])
+    node.agent.kill()
+    assert cleanup(node)[0] == 0
+    assert (node.netns.read_sysctl(RESERVED_PORTS), node.netns.read_sysctl(FORWARD)) == ("", "0")
+
+
+def test_after_a_cleanup_a_new_start_takes_the_pods_over(node: CniNode) -> None:
+    first, one = node.add("one")
+    node.agent.kill()
+    assert cleanup(node)[0] == 0
+    node.start()
+    node.agent.wait(lambda: all(filters_on(node, link).keys() == set(POD.programs) for link in node.links()))
+    assert pods(node).keys() == set(one.addresses)
+    _, two = node.add("two")
+    # The kernel makes an IPv6 address ready behind the back of who adds it.
+    node.agent.wait(lambda: all(reaches(first, address) for address in two.addresses))
