@@ -1,0 +1,71 @@
+"""What a node says of itself: its own record, and its pods' addresses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from clustermesh import keys
+from meshd.model import Node, Workload, parse_address
+from meshd.model.cluster import OWN_NODE
+from meshd.sources.own_records import is_of_node, own_node, own_records
+from meshd.state import Mesh
+
+FOUND = Node(
+    "cm-1",
+    "n1",
+    OWN_NODE,
+    (parse_address("192.168.0.1"), parse_address("fd00::1")),
+    ("10.1.1.0/24", "fd01::/64"),
+    routing="auto",
+)
+POD = Workload("galaxy", "web-1", "cni", "/x", (parse_address("10.1.1.7"), parse_address("fd01::7")))
+
+
+def mesh(*nodes: Node, pods: tuple[Workload, ...] = (POD,)) -> Mesh:
+    made = Mesh()
+    for node in nodes:
+        made.apply(node.source, [node])
+    made.replace("cni", pods)
+    return made
+
+
+def said(of: Mesh) -> dict[str, dict[str, object]]:
+    return {key: json.loads(value) for key, value in own_records(of, "cm-1", 1, "n1").items()}
+
+
+def test_a_node_says_how_it_is_reached_and_where_its_pods_are() -> None:
+    records = said(mesh(FOUND))
+    node = records[keys.node("cm-1", "n1")]
+    assert node["Annotations"] == {"meshd.io/routing": "auto"}
+    assert node["IPv4AllocCIDR"] == {"IP": "10.1.1.0", "Mask": "////AA=="}
+    pod = {"HostIP": "192.168.0.1", "ID": 3, "Key": 0, "Mask": None, "Metadata": ""}
+    pod |= {"K8sNamespace": "galaxy", "K8sPodName": "web-1"}
+    assert {key: record for key, record in records.items() if "/ip/" in key} == {
+        keys.address("10.1.1.7"): {"IP": "10.1.1.7"} | pod,
+        keys.address("fd01::7"): {"IP": "fd01::7"} | pod,
+    }
+
+
+def test_a_node_without_an_address_says_nothing_of_its_pods() -> None:
+    assert set(said(mesh(replace(FOUND, addresses=())))) == {keys.node("cm-1", "n1")}
+
+
+def test_what_the_agent_does_not_find_other_sources_may_say() -> None:
+    named = Node("cm-1", "n1", "manifests", (parse_address("172.18.0.2"),), ("10.9.0.0/24",), zone="west")
+    other = Node("cm-1", "n2", "manifests", zone="east")
+    merged = own_node(mesh(replace(FOUND, addresses=()), named, other), "cm-1", "n1")
+    assert (merged.addresses, merged.pod_cidrs, merged.zone, merged.routing) == (
+        named.addresses,
+        FOUND.pod_cidrs,
+        "west",
+        "auto",
+    )
+
+
+def test_only_addresses_on_this_node_are_its_leftovers() -> None:
+    (key,) = (key for key in own_records(mesh(FOUND), "cm-1", 1, "n1") if key.endswith("10.1.1.7"))
+    value = own_records(mesh(FOUND), "cm-1", 1, "n1")[key]
+    elsewhere = replace(FOUND, addresses=(parse_address("192.168.0.2"),))
+    assert [is_of_node(node, 1, 255, key, value) for node in (FOUND, elsewhere)] == [True, False]
+    assert not is_of_node(FOUND, 1, 255, key, b"{")
