@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address, IPv4Interface, ip_network
 from pathlib import Path
@@ -229,68 +228,3 @@ def test_after_another_plugin_nothing_is_touched_and_the_pod_is_known(node: CniN
 
 def test_the_sockets_mode_lets_root_alone_in(node: CniNode) -> None:
     assert node.socket.stat().st_mode & 0o777 == 0o600
-
-
-@pytest.fixture
-def restarted(node: CniNode) -> Iterator[Callable[[], None]]:
-    def restart() -> None:
-        node.agent.kill()
-        node.start()
-
-    yield restart
-
-
-def test_a_killed_agent_takes_its_pods_over(node: CniNode, restarted: Callable[[], None]) -> None:
-    netns, made = node.add("one")
-    node.agent.kill()
-    assert reaches(netns, "192.168.70.1")
-    away = node.ask("ADD", "two", node.pod("two"))
-    assert (away.said["code"], str(node.socket) in away.said["msg"]) == (11, True)
-    restarted()
-    assert node.ask("CHECK", "one", netns, prevResult=made.said).status == 0
-    assert node.ask("ADD", "one", netns) == made
-    assert node.add("three")[1].addresses[0] == "10.77.1.2"
-
-
-def test_pods_that_went_while_no_agent_ran_are_released(node: CniNode) -> None:
-    lost_link, _ = node.add("lost-link")
-    lost_netns, _ = node.add("lost-netns")
-    kept, made = node.add("kept")
-    node.agent.kill()
-    with Netns.open(lost_link) as pod:
-        netlink.delete_link(pod, "eth0")
-    node.remove_pod(lost_netns)
-    node.start()
-    assert workloads_released(node) == {"attached": 1, "released": 2}
-    assert node.ask("CHECK", "kept", kept, prevResult=made.said).status == 0
-    node.agent.wait(lambda: len(node.links()) == 1)
-
-
-def workloads_released(node: CniNode) -> dict[str, object]:
-    last = [line for line in node.agent.log() if line["event"] == "pods taken over"][-1]
-    return {name: last[name] for name in ("attached", "released")}
-
-
-def test_a_pod_is_added_while_ten_thousand_services_are_still_being_written(node: CniNode) -> None:
-    documents = [service(number) for number in range(10_000)]
-    netns = node.pod("one")
-    node.agent.write("many", *documents)
-    node.agent.wait(lambda: pending(node) > 1000)
-    answer = node.ask("ADD", "one", netns)
-    assert answer.status == 0
-    assert pending(node) > 0
-
-
-def service(number: int) -> dict[str, object]:
-    address = f"10.96.{number >> 8}.{number & 255}"
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": {"name": f"s{number}", "namespace": "default"},
-        "spec": {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": 80, "protocol": "TCP"}]},
-    }
-
-
-def pending(node: CniNode) -> int:
-    status = node.agent.status()
-    return status.pending if status else 0
