@@ -9,10 +9,9 @@ from meshd.agent.pod_rows import PodRows
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.pod_network import PodNetwork
-from meshd.dataplane.pod_network.node_network import may_tunnel
+from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.dataplane.pod_network.sysctls import remembered_sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
-from meshd.dataplane.pod_network.tunnel import overhead
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
 from meshd.servers.cni.server import CniServer
@@ -28,9 +27,17 @@ class CniPlugin:
     """Pods of this node. Interfaces and their routes outlive the agent."""
 
     def __init__(
-        self, config: Config, mesh: Mesh, programs: TrafficControl | None, dataplane: Dataplane
+        self,
+        config: Config,
+        mesh: Mesh,
+        programs: TrafficControl | None,
+        dataplane: Dataplane,
+        ways: NodeNetwork | None,
     ) -> None:
-        """``programs`` None: none carry pods' packets. Raises ConfigError: the pod CIDRs make no sense."""
+        """``programs`` None: none carry pods' packets. ``ways`` None: there are no other nodes.
+
+        Raises ConfigError: the pod CIDRs make no sense.
+        """
         options = config.cni
         ranges = address_ranges(options.pod_cidrs, options.reserved, options.excluded)
         journal = config.state_dir / "attachments.journal"
@@ -40,7 +47,7 @@ class CniPlugin:
             remembered_sysctls(config),
             programs,
             config.pod_network.port_range if config.pod_network.masquerade else None,
-            lambda: overhead(dataplane.devices.now) if may_tunnel(config) else 0,
+            ways.headroom if ways is not None else lambda: 0,
         )
         self._tracing = _tracing(config)
         span = self._tracing.span if self._tracing else untraced

@@ -193,7 +193,7 @@ class Agent:
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.
             DeviceWatch(config, self._mesh, devices) if ways is not None and programs is None else None,
-            CniPlugin(config, self._mesh, programs, dataplane) if config.cni.is_used else None,
+            CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:

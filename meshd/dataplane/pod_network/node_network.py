@@ -35,6 +35,7 @@ class NodeNetwork:
         self._audited = False
         self._refused: dict[str, str] = {}
         self._trouble = ""
+        self._has_tunnel = False
         self.changed_routes = 0
         """How many routes were added, replaced or deleted since the start."""
 
@@ -57,6 +58,11 @@ class NodeNetwork:
         finally:
             route.close()
             self._devices.ways.close()
+
+    def headroom(self) -> int:
+        """Bytes that pods' packets leave free, because they go through a tunnel or may have to."""
+        is_needed = may_tunnel(self._config) or self._has_tunnel
+        return tunnel.overhead(self._devices.now) if is_needed else 0
 
     def reached(self, node: Node) -> Reached | None:
         """How the pods of ``node`` are reached; None: it is not known (yet)."""
@@ -113,7 +119,8 @@ class NodeNetwork:
                     if not changed.isdisjoint(node.addresses):
                         self._mesh.touch(PlanKey("node", str(node)))
             reached = [(node, how) for node in self._nodes() if (how := ways.reached(node)) is not None]
-            device = self._device(found, reached)
+            self._has_tunnel = any(how.via is Via.TUNNEL for _, how in reached)
+            device = self._device(found)
             index = await asyncio.to_thread(tunnel.ensure, route, device) if device is not None else 0
             wanted = routes.wanted(
                 reached, self._config.cni.pod_cidrs, found, index, device.mtu if device is not None else 0
@@ -129,9 +136,9 @@ class NodeNetwork:
         if outcome.changed:
             log.info("routes to pods of other nodes", changed=outcome.changed, routes=len(wanted))
 
-    def _device(self, found: Found, reached: list[tuple[Node, Reached]]) -> VxlanDevice | None:
+    def _device(self, found: Found) -> VxlanDevice | None:
         """The tunnel device, where there is a tunnel, or may be one soon: pods' MTU leaves room for it already."""
-        needed = may_tunnel(self._config) or any(how.via is Via.TUNNEL for _, how in reached)
+        needed = may_tunnel(self._config) or self._has_tunnel
         return tunnel.wanted(found, self._config.pod_network.tunnel_port) if needed else None
 
 
