@@ -1,0 +1,101 @@
+"""Pods and what is outside of the cluster: a namespace behind the node's uplink that knows no way to pods."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+
+from meshd.api.v1 import metrics_pb2
+from meshd.api.v1.metrics_pb2_grpc import MetricsServiceStub
+from meshd.dataplane.pod_network.places import UPLINK
+from meshd.kernel import netlink
+from meshd.kernel.netlink import VethEnd
+from meshd.kernel.netns import Netns
+from tests.netns.cni.node import CniNode, reaches
+from tests.netns.pod_network_agent.in_kernel import index_of, links_of
+from tests.netns.pod_network_agent.test_life import cleanup
+from tests.netns.pod_network_agent.traffic import stream
+
+WORLD = "192.168.99.2", "fd99::2"
+
+
+@pytest.fixture
+def world(node: CniNode, unique_name: str) -> Iterator[Netns]:
+    name = f"{unique_name}u"
+    with Netns.create("world") as made:
+        outside = (ip_interface("192.168.99.2/24"), ip_interface("fd99::2/64"))
+        inside = (ip_interface("192.168.99.1/24"), ip_interface("fd99::1/64"))
+        netlink.create_veth(VethEnd(node.netns, name, inside), VethEnd(made, "uplink", outside))
+        netlink.add_route(node.netns, ip_network("0.0.0.0/0"), IPv4Address(WORLD[0]))
+        netlink.add_route(node.netns, ip_network("::/0"), IPv6Address(WORLD[1]))
+        wanted = {(index_of(node, name), program) for program in UPLINK.programs}
+        node.agent.wait(lambda: links_of(node).keys() == wanted)
+        node.agent.wait(lambda: bool(node.agent.status()) and node.agent.status().pending == 0)  # type: ignore[union-attr] # it answers
+        yield made
+
+
+def peers_of(world: Netns, port: int) -> set[str]:
+    """Who is connected to ``port`` in the world, as it sees them."""
+    lines = world.run(lambda: Path("/proc/thread-self/net/tcp").read_text().splitlines()[1:])
+    fields = [line.split() for line in lines]
+    remote = {each[2] for each in fields if each[1].endswith(f":{port:04X}") and each[3] == "01"}
+    return {socket.inet_ntoa(bytes.fromhex(each.partition(":")[0])[::-1]) for each in remote}
+
+
+def test_a_pod_reaches_the_world_under_the_nodes_address_in_both_families(
+    node: CniNode, world: Netns
+) -> None:
+    pod, _ = node.add("one")
+    with stream(pod, world, WORLD[0]) as v4, stream(pod, world, WORLD[1], 9001) as v6:
+        assert v4.goes_on()
+        assert v6.goes_on()
+        assert peers_of(world, 9000) == {"192.168.99.1"}
+    assert all(reaches(pod, address) for address in WORLD)
+
+
+def test_masqueraded_connections_outlive_the_agent_and_its_successor(node: CniNode, world: Netns) -> None:
+    pod, _ = node.add("one")
+    with stream(pod, world, WORLD[0]) as v4, stream(pod, world, WORLD[1], 9001) as v6:
+        for number in (signal.SIGKILL, signal.SIGTERM):
+            node.agent.kill(number)
+            assert v4.goes_on()
+            assert v6.goes_on()
+            node.start()
+            assert v4.goes_on()
+            assert v6.goes_on()
+
+
+def test_a_cleanup_refuses_to_end_masqueraded_connections_unless_told_to(node: CniNode, world: Netns) -> None:
+    pod, _ = node.add("one")
+    with stream(pod, world, WORLD[0]) as v4, stream(pod, world, WORLD[0], 9001):
+        node.agent.kill()
+        there = links_of(node)
+        status, said = cleanup(node)
+        assert (status, "2 masqueraded flows" in said, "--drop-translated" in said) == (1, True, True), said
+        assert links_of(node) == there
+        assert v4.goes_on()
+    status, said = cleanup(node, "--drop-translated")
+    assert status == 0, said
+    assert links_of(node) == {}
+
+
+def test_what_a_pod_sends_under_another_name_is_dropped_and_counted(node: CniNode, world: Netns) -> None:
+    pod, _ = node.add("one")
+    with Netns.open(pod) as opened:
+        netlink.set_up(opened, "eth0", [ip_interface("10.77.1.99/32")])
+        with opened.socket(socket.AF_INET, socket.SOCK_DGRAM) as liar:
+            liar.bind(("10.77.1.99", 0))
+            liar.sendto(b"it was me", (WORLD[0], 9))
+    assert drops(node) == {("source_not_the_pods", "from_pod"): 1}
+
+
+def drops(node: CniNode) -> dict[tuple[str, str], int]:
+    """Reason and direction -> packets, as the agent tells."""
+    with node.agent.channel() as channel:
+        answer = MetricsServiceStub(channel).ListDrops(metrics_pb2.ListDropsRequest(), timeout=5)
+    return {(one.reason, one.direction): one.packets for one in answer.drops}
