@@ -7,7 +7,7 @@ and for sockets; what they decide by is in maps that a test fills row by row.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface, ip_network
@@ -144,17 +144,8 @@ class Node:
         self, protocol: int, at: tuple[str, int], *backends: tuple[str, int], sticky_s: int = 0
     ) -> None:
         """Gives a frontend these backends, in a new list."""
-        made, frontend = self.codecs.services, Endpoint(mapped(at[0]), at[1], protocol)
-        number = socket_lb.list_number(repr((at, backends)).encode())
-        for place, backend in enumerate(backends):
-            end = Endpoint(mapped(backend[0]), backend[1], protocol)
-            slot = Slot(0xFFFFFFFF, 1, 1, end, end)
-            self._put("slots", made.slot_key.encode(SlotKey(number, place, frontend)), made.slot.encode(slot))
-            self._put(
-                "members", made.member_key.encode(MemberKey(number, end)), made.member.encode(Member(1))
-            )
-        row = ServiceRow(number, len(backends), sticky_s, 1)
-        self._put("frontends", made.endpoint.encode(frontend), made.service.encode(row))
+        for name, key, value in service_rows(self.codecs.services, protocol, at, backends, sticky_s):
+            self._put(name, key, value)
 
     def run(self, program: str, frame: bytes) -> Seen:
         """Runs ``program`` on ``frame`` as if it came by at the uplink."""
@@ -182,6 +173,25 @@ class Node:
         """How many flows are counted for a pod."""
         value = self.loaded.maps["pod_flows"].lookup(mapped(at))
         return int.from_bytes(value or b"", "little")
+
+
+def service_rows(
+    made: socket_lb.Layouts,
+    protocol: int,
+    at: tuple[str, int],
+    backends: Sequence[tuple[str, int]],
+    sticky_s: int = 0,
+) -> Iterator[tuple[str, bytes, bytes]]:
+    """Map, key and value of each row that gives a frontend these backends, evenly; the frontend's own comes last."""
+    frontend = Endpoint(mapped(at[0]), at[1], protocol)
+    number = socket_lb.list_number(repr((at, backends)).encode())
+    for place, (backend, port) in enumerate(backends):
+        end = Endpoint(mapped(backend), port, protocol)
+        slot = Slot(0xFFFFFFFF, 1, 1, end, end)
+        yield "slots", made.slot_key.encode(SlotKey(number, place, frontend)), made.slot.encode(slot)
+        yield "members", made.member_key.encode(MemberKey(number, end)), made.member.encode(Member(1))
+    row = ServiceRow(number, len(backends), sticky_s, 1)
+    yield "frontends", made.endpoint.encode(frontend), made.service.encode(row)
 
 
 def address(text: str) -> AddressRow:
