@@ -8,10 +8,11 @@ import pytest
 
 from build_backend import cni_shim
 from tests.netns.cni.node import CniNode
+from tests.netns.pod_network_nodes.fabric import Fabric
 from tests.netns.runtime.containerd import Containerd
 
-# Makes a node whose number is the argument, whose containerd has meshd as its network.
-MakeRuntime = Callable[..., Containerd]
+# A runtime whose network is meshd, on a node whose agent runs.
+RunsOn = Callable[[CniNode], Containerd]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -20,13 +21,20 @@ def shim() -> None:
 
 
 @pytest.fixture
-def make_runtime(tmp_path: Path, unique_name: str) -> Iterator[MakeRuntime]:
+def fabric(tmp_path: Path, unique_name: str) -> Iterator[Fabric]:
+    """A bridge without nodes. To be named before `containerd_on`: runtimes go first."""
+    made = Fabric(tmp_path, unique_name)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def containerd_on() -> Iterator[RunsOn]:
     with contextlib.ExitStack() as made:
 
-        def make(number: int = 1) -> Containerd:
-            node = CniNode(tmp_path / f"node{number}", f"{unique_name}r{number}", number)
-            made.callback(node.close)
-            node.start()
+        def make(node: CniNode) -> Containerd:
             runtime = Containerd(node)
             made.callback(runtime.close)
             runtime.start()
@@ -34,3 +42,19 @@ def make_runtime(tmp_path: Path, unique_name: str) -> Iterator[MakeRuntime]:
             return runtime
 
         yield make
+
+
+@pytest.fixture
+def node(tmp_path: Path, unique_name: str) -> Iterator[CniNode]:
+    made = CniNode(tmp_path / "node", unique_name)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def runtime(node: CniNode, containerd_on: RunsOn) -> Containerd:
+    """The one of a node that is alone."""
+    return containerd_on(node)

@@ -9,18 +9,12 @@ import pytest
 
 from tests.netns.agent.agent_node import PORT as SERVICE_PORT
 from tests.netns.agent.agent_node import VIP
-from tests.netns.cni.node import joined, reaches
+from tests.netns.cni.node import reaches
 from tests.netns.runtime import container
-from tests.netns.runtime.conftest import MakeRuntime
 from tests.netns.runtime.container import Container
 from tests.netns.runtime.containerd import Containerd
 
 pytestmark = pytest.mark.needs("command:containerd", "command:runc", "command:busybox")
-
-
-@pytest.fixture
-def runtime(make_runtime: MakeRuntime) -> Containerd:
-    return make_runtime()
 
 
 def test_containers_of_a_node_reach_each_other_and_the_host(runtime: Containerd) -> None:
@@ -33,17 +27,6 @@ def test_containers_of_a_node_reach_each_other_and_the_host(runtime: Containerd)
     for address in ("192.168.70.1", "fd00::11"):
         assert one.pings(address)
     assert all(reaches(runtime.node.netns, address) for address in one.addresses())
-
-
-def test_containers_of_two_nodes_reach_each_other(make_runtime: MakeRuntime) -> None:
-    left, right = make_runtime(1), make_runtime(2)
-    joined(left.node, right.node)
-    one, two = container.run(left, "one"), container.run(right, "two")
-    assert two.addresses() == ["10.77.2.1", "fd77:0:0:2::1"]
-    for near, far in ((one, two), (two, one)):
-        for address in far.addresses():
-            assert near.pings(address)
-            assert near.get(address) == far.name
 
 
 def test_a_container_reaches_a_service_by_its_address(runtime: Containerd) -> None:
