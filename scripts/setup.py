@@ -91,7 +91,7 @@ Do = Callable[[], bool]
 
 def steps_for(purpose: str) -> list[tuple[str, Do]]:
     """The steps in their order: what each is called, and what does it and answers whether anything had to be done."""
-    extras = ["dev"] if purpose in {"test", "check", "kernels"} else []
+    extras = {"test": ["dev", "test"], "check": ["dev"], "kernels": ["dev"]}.get(purpose, [])
     steps: list[tuple[str, Do]] = [
         ("Debian packages", lambda: debian_packages(purpose)),
         ("virtual environment", virtual_environment),

@@ -11,10 +11,16 @@ and e2e need root, BPF and cgroup v2 by themselves (``tests/gate/left_out.py``).
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+from pathlib import Path
 
 pytest_plugins = ("tests.gate.left_out", "tests.gate.left_behind")
 
 # A shell's background job ignores SIGINT, and so would everything that a test starts and means to interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Tools that come as wheels (Go): behind those of the machine.
+os.environ["PATH"] = os.pathsep.join((os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)))

@@ -12,7 +12,8 @@ from tests.netns.cni.node import SHIM, CniNode, reaches
 
 PROGRAM = Path(__file__).parents[2] / "go" / "libcni"
 
-pytestmark = pytest.mark.needs("command:go")
+# The first build compiles Go's own library too.
+pytestmark = [pytest.mark.needs("command:go"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture(scope="session")
