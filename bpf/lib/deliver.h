@@ -100,7 +100,8 @@ static __noinline void way_to_uplink(struct __sk_buff *skb, const struct packet 
 }
 
 /* Where a packet goes that is, or will be, between the ends of `to`. */
-static __noinline void find_way(struct __sk_buff *skb, const struct packet *packet, const struct tuple *to, struct way *way)
+static __always_inline void find_way(struct __sk_buff *skb, const struct packet *packet, const struct tuple *to,
+				     struct way *way)
 {
 	const struct pod *pod = bpf_map_lookup_elem(&pods, &to->destination);
 	const struct destination *destination;

@@ -217,23 +217,19 @@ static __always_inline void flow_remove(const struct tuple *key)
 }
 
 /* Puts the alias of a translated flow (again) where the entry is not settled: the table of new flows may push out one of the
- * two. It says what the entry says, the other way round. True: it is there now, under `alias_key`.
+ * two. It says what the entry says, the other way round. True: it is there now, under the draft's `alias_key`.
  */
-static __noinline bool flow_restore_alias(const struct tuple *key, const struct flow *entry, struct tuple *alias_key)
+static __noinline bool flow_restore_alias(const struct tuple *key, const struct flow *entry, struct flow_draft *draft)
 {
-	struct flow_draft *draft = flow_draft();
-	bool settled, reversed;
+	bool settled, reversed = flow_key(&entry->other, &draft->alias_key);
 
-	if (!draft)
-		return false;
-	reversed = flow_key(&entry->other, alias_key);
-	if (flow_lookup(alias_key, &settled))
+	if (flow_lookup(&draft->alias_key, &settled))
 		return true;
 	draft->alias = (struct flow){};
 	draft->alias.owner = entry->owner;
 	draft->alias.other = entry->flags & FLOW_REVERSED ? tuple_reverse(key) : *key;
 	draft->alias.flags = FLOW_ALIAS;
-	return flow_insert_at(alias_key, reversed, &draft->alias);
+	return flow_insert_at(&draft->alias_key, reversed, &draft->alias);
 }
 
 /* Moves one entry, which is in `new_flows`, to `flows`. False: no room. Another CPU may have moved it just now. */
@@ -250,19 +246,21 @@ static __always_inline bool flow_move(const struct tuple *key, const struct flow
 /* Moves a flow, and with it its alias, from `new_flows` to `flows`. False: no room, and nothing of it was moved. */
 static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
 {
-	struct tuple alias_key;
+	struct flow_draft *draft = flow_draft();
 	struct flow *alias;
 
+	if (!draft)
+		return false;
 	entry->flags |= FLOW_REPLIED;
 	if (!(entry->flags & FLOW_TRANSLATED))
 		return flow_move(key, entry);
-	if (!flow_restore_alias(key, entry, &alias_key))
+	if (!flow_restore_alias(key, entry, draft))
 		return false;
-	alias = bpf_map_lookup_elem(&new_flows, &alias_key);
-	if (alias && !flow_move(&alias_key, alias))
+	alias = bpf_map_lookup_elem(&new_flows, &draft->alias_key);
+	if (alias && !flow_move(&draft->alias_key, alias))
 		return false;
 	if (flow_move(key, entry))
 		return true;
-	bpf_map_delete_elem(&flows, &alias_key);
+	bpf_map_delete_elem(&flows, &draft->alias_key);
 	return false;
 }

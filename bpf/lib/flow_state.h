@@ -85,14 +85,14 @@ static __always_inline bool flow_is_answered_by(const struct packet *packet, con
 	return from_initiator && flow->flags & FLOW_REPLIED && packet->tcp_flags & TCP_ACK;
 }
 
-/* Enters the packet in the state of its flow. `flags` become those of the flow as it was. `view->entry` is void afterwards. */
-static __noinline enum drop_reason flow_seen(const struct packet *packet, const struct flow_view *view, __u32 *flags)
+static __noinline enum drop_reason flow_advance(const struct packet *packet, const struct flow_view *view, __u32 *flags)
 {
 	bool from_initiator = flow_is_from_initiator(view), settled;
-	struct tuple key, alias_key;
+	struct flow_draft *draft = flow_draft();
+	struct tuple key;
 	struct flow *flow = flow_main(view, &key, &settled);
 
-	if (!flow)
+	if (!flow || !draft)
 		return DROP_NO_FLOW;
 	*flags = flow->flags;
 	flow_renew(flow);
@@ -107,6 +107,17 @@ static __noinline enum drop_reason flow_seen(const struct packet *packet, const 
 	if (!from_initiator)
 		flow_mark(flow, FLOW_REPLIED);
 	else if (flow->flags & FLOW_TRANSLATED)
-		flow_restore_alias(&key, flow, &alias_key);
+		flow_restore_alias(&key, flow, draft);
+	return DROP_NONE;
+}
+
+/* Enters the packet in the state of its flow. `flags` become those of the flow as it was. `view->entry` is void afterwards. */
+static __always_inline enum drop_reason flow_seen(const struct packet *packet, const struct flow_view *view, __u32 *flags)
+{
+	/* Nearly every packet: in the middle of a flow that nobody translates. */
+	if (!view->settled || view->entry->flags & FLOW_ALIAS || packet->tcp_flags & (TCP_FIN | TCP_RST))
+		return flow_advance(packet, view, flags);
+	*flags = view->entry->flags;
+	flow_renew(view->entry);
 	return DROP_NONE;
 }

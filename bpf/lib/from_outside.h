@@ -5,7 +5,7 @@
 #include "lib/carry.h"
 #include "lib/translate.h"
 
-static __always_inline bool is_frontend(const struct tuple *tuple)
+static __noinline bool is_frontend(const struct tuple *tuple)
 {
 	struct endpoint frontend = endpoint_of(&tuple->destination, tuple->destination_port, tuple->protocol);
 

@@ -5,7 +5,7 @@
 #include "lib/carry.h"
 #include "lib/translate.h"
 
-static __noinline int from_pod_flow(struct __sk_buff *skb, struct work *work, const struct pod *pod)
+static __always_inline int from_pod_flow(struct __sk_buff *skb, struct work *work, const struct pod *pod)
 {
 	bool via_stack = pod->flags & (POD_VIA_STACK | POD_OBSERVED);
 	struct packet *packet = &work->packet;

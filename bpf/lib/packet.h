@@ -171,6 +171,23 @@ static __always_inline void read_icmp6(struct packet *packet, const struct l4_he
 		packet->kind = PACKET_NEIGHBOUR;
 }
 
+/* The head of a transport header that begins at `offset`. Read in place where it can be: half the price of a helper. */
+static __always_inline bool copy_l4(struct __sk_buff *skb, __u32 offset, struct l4_head *head, __u32 needed)
+{
+	const void *at = (void *)(long)skb->data + L3_OFFSET + sizeof(struct iphdr);
+
+	if (offset == L3_OFFSET + sizeof(struct iphdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
+		__builtin_memcpy(head, at, sizeof(*head));
+		return true;
+	}
+	at = (void *)(long)skb->data + L3_OFFSET + sizeof(struct ipv6hdr);
+	if (offset == L3_OFFSET + sizeof(struct ipv6hdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
+		__builtin_memcpy(head, at, sizeof(*head));
+		return true;
+	}
+	return !bpf_skb_load_bytes(skb, offset, head, needed);
+}
+
 /* Ports, flags and kind from the transport header at l4_offset. */
 static __always_inline void read_l4(struct __sk_buff *skb, struct packet *packet)
 {
@@ -183,7 +200,7 @@ static __always_inline void read_l4(struct __sk_buff *skb, struct packet *packet
 	if (packet->tuple.protocol != IPPROTO_TCP && packet->tuple.protocol != IPPROTO_UDP &&
 	    packet->tuple.protocol != IPPROTO_ICMP && packet->tuple.protocol != IPPROTO_ICMPV6)
 		return;
-	if (bpf_skb_load_bytes(skb, packet->l4_offset, &head, needed)) {
+	if (!copy_l4(skb, packet->l4_offset, &head, needed)) {
 		packet->kind = PACKET_MALFORMED;
 		return;
 	}
