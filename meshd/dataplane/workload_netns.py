@@ -63,10 +63,10 @@ class WorkloadNetns:
 
 
 def _opened(netns: Netns, path: str) -> OpenNetns:
-    try:
-        return OpenNetns(path, netns.cookie(), SocketDiag(netns))
-    finally:
-        netns.close()
+    """One visit: it costs a thread, and a runtime waits for it."""
+    with netns:
+        diag = SocketDiag(netns)
+    return OpenNetns(path, diag.netns_cookie(), diag)
 
 
 def _is_same(known: OpenNetns) -> bool:

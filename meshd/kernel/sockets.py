@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -17,7 +18,7 @@ from typing import Any
 
 from meshd.errors import KernelError
 from meshd.kernel._libbpf import ffi, lib
-from meshd.kernel.netns import Netns
+from meshd.kernel.netns import SO_NETNS_COOKIE, Netns
 
 TCP, UDP = socket.IPPROTO_TCP, socket.IPPROTO_UDP
 NETLINK_SOCK_DIAG = 4
@@ -71,6 +72,11 @@ class SocketDiag:
 
     def __exit__(self, *_exception: object) -> None:
         self.close()
+
+    def netns_cookie(self) -> int:
+        """The number that programs know the socket's namespace by."""
+        found = self._socket.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8)
+        return int.from_bytes(found, sys.byteorder)
 
     def close(self) -> None:
         """Closes the netlink socket."""
