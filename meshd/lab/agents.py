@@ -22,6 +22,7 @@ def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
         "clusterName": cluster.name,
         "clusterId": cluster.id,
         "zone": cluster.name,
+        "nodeAddresses": [str(address) for address in node.fabric],
         "cgroup": str(places.node_cgroup(node)),
         "bpffs": str(places.bpffs(node) / "meshd"),
         "runDir": str(places.socket(node).parent),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from meshd.lab.down import down
 from meshd.lab.environment import environment
 from meshd.lab.layout import Addresses, Cluster, Node, Places
 from meshd.lab.objects import Condition, selects
-from meshd.lab.processes import Program, Started, start
+from meshd.lab.processes import Program, Started, all_ready, start
 from meshd.lab.record import LabError, Pod, Record
 from meshd.lab.spec import LabSpec
 
@@ -72,7 +71,7 @@ class Lab:
         for cluster in self.clusters:
             topology.make_etcd(self.places, cluster)
         for node in self.nodes:
-            topology.make_node(self.places, node, [other for other in self.nodes if other != node])
+            topology.make_node(self.places, node)
             cgroup.create(self.places.node_cgroup(node))
 
     def write_objects(self) -> None:
@@ -142,8 +141,7 @@ class Lab:
 
     async def start_servers(self, pods: Sequence[Pod]) -> None:
         """Starts ``pods``; returns when all that say so are ready. Their services do not know them yet."""
-        started = [self.start_pod(pod) for pod in pods]
-        await asyncio.gather(*(each.ready() for each in started))
+        await all_ready([self.start_pod(pod) for pod in pods])
 
     def set_condition(self, pods: Sequence[Pod], condition: Condition) -> int:
         """Moves ``pods`` in their services' EndpointSlices; when that was begun, in monotonic nanoseconds."""

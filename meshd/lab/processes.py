@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,20 @@ class Started:
     def last_words(self) -> str:
         """The end of the program's log, for an error message."""
         return last_words(self.program.log)
+
+
+async def all_ready(started: Iterable[Started]) -> None:
+    """Returns when all of ``started`` are ready; with the first that fails nobody is waited for any more.
+
+    Raises:
+        LabError: one of them ended, or said nothing in time.
+    """
+    try:
+        async with asyncio.TaskGroup() as waiting:
+            for each in started:
+                waiting.create_task(each.ready())
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
 
 
 def start(program: Program, *, notify: bool = False) -> Started:

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 import grpc
 import grpc.aio
 
-from meshd.api.v1 import backend_pb2, backend_pb2_grpc, cluster_pb2, status_pb2, status_pb2_grpc
+from meshd.api.v1 import (
+    backend_pb2,
+    backend_pb2_grpc,
+    cluster_pb2,
+    node_pb2,
+    node_pb2_grpc,
+    status_pb2,
+    status_pb2_grpc,
+)
 from meshd.lab import cni
 from meshd.lab.lab import Lab
 from meshd.lab.layout import Node, Places
@@ -24,10 +32,13 @@ SETTLE_TIMEOUT_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a node must hold before it counts as settled: remote clusters, and the addresses of all ready backends."""
+    """What a node must hold before it counts as settled: remote clusters, addresses of all ready backends, and the way to
+    the pods of all other nodes.
+    """
 
     remote_clusters: frozenset[str]
     backends: frozenset[str]
+    nodes: frozenset[str] = frozenset()
 
 
 def expected(lab: Lab, node: Node) -> Expected:
@@ -38,18 +49,25 @@ def expected(lab: Lab, node: Node) -> Expected:
         for pod in lab.record.pods.values()
         if pod.id in lab.record.ready and lab.serves_in(pod, node.cluster)
     ]
-    return Expected(others, frozenset(str(address) for pod in ready for address in lab.addresses(pod)))
+    backends = frozenset(str(address) for pod in ready for address in lab.addresses(pod))
+    return Expected(others, backends, frozenset(other.name for other in lab.nodes if other != node))
 
 
 def lacking(
-    said: status_pb2.GetStatusResponse, backends: Sequence[backend_pb2.Backend], wanted: Expected
+    said: status_pb2.GetStatusResponse,
+    backends: Sequence[backend_pb2.Backend],
+    nodes: Sequence[node_pb2.Node],
+    wanted: Expected,
 ) -> str:
     """What is missing until the node is settled, in words; empty: nothing."""
-    return next(_missing(said, backends, wanted), "")
+    return next(_missing(said, backends, nodes, wanted), "")
 
 
 def _missing(
-    said: status_pb2.GetStatusResponse, backends: Sequence[backend_pb2.Backend], wanted: Expected
+    said: status_pb2.GetStatusResponse,
+    backends: Sequence[backend_pb2.Backend],
+    nodes: Sequence[node_pb2.Node],
+    wanted: Expected,
 ) -> Iterator[str]:
     for source in said.sources:
         if source.state != status_pb2.SOURCE_STATE_COMPLETE:
@@ -64,6 +82,8 @@ def _missing(
         yield f"backend {address} is not known"
     for address in sorted(ready - wanted.backends):
         yield f"backend {address} is still there"
+    for name in sorted(wanted.nodes - {node.name for node in nodes if node.routing}):
+        yield f"the pods of {name} are not reached"
     if said.pending:
         yield f"{said.pending} changes wait for the kernel"
 
@@ -82,9 +102,9 @@ def _channel(places: Places, node: Node) -> grpc.aio.Channel:
 
 async def _reason(channel: grpc.aio.Channel, wanted: Expected) -> str:
     try:
-        backends = await _backends(channel)
-        # After the backends: what this says is pending includes all of them.
-        return lacking(await _status(channel), backends, wanted)
+        backends, nodes = await _backends(channel), await _nodes(channel)
+        # After these: what this says is pending includes all of them.
+        return lacking(await _status(channel), backends, nodes, wanted)
     except grpc.aio.AioRpcError as error:
         return f"no answer ({error.code().name})"
 
@@ -95,6 +115,15 @@ async def _status(channel: grpc.aio.Channel) -> status_pb2.GetStatusResponse:
         status_pb2.GetStatusRequest(), timeout=CALL_TIMEOUT_S
     )
     return answer
+
+
+async def _nodes(channel: grpc.aio.Channel) -> Sequence[node_pb2.Node]:
+    """Of all clusters; a lab has not so many that they would not fit into one page."""
+    stub = node_pb2_grpc.NodeServiceStub(channel)
+    answer: node_pb2.ListNodesResponse = await stub.ListNodes(
+        node_pb2.ListNodesRequest(), timeout=CALL_TIMEOUT_S
+    )
+    return answer.nodes
 
 
 async def _backends(channel: grpc.aio.Channel) -> list[backend_pb2.Backend]:

@@ -2,13 +2,12 @@
 
     pod  eth0 ---- mpod...  node  eth0 ---- port  fabric (bridge)  port ---- eth0  etcd
 
-Pods' interfaces are the agents' (``cni.py``). Pods of two nodes reach each other by routing: a node knows the pod addresses
-of every other node by way of that node's fabric address.
+Pods' interfaces are the agents' (``cni.py``), and so is the way to pods of other nodes, of which agents tell each other
+through etcd: a node knows nobody but its neighbours on the fabric.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from ipaddress import ip_interface
 from pathlib import Path
 
@@ -46,14 +45,10 @@ def make_etcd(places: Places, cluster: Cluster) -> None:
         _join_fabric(places, etcd, f"c{cluster.id}etcd", cluster.etcd)
 
 
-def make_node(places: Places, node: Node, others: Sequence[Node]) -> None:
-    """A namespace on the fabric, with the way to the pods of all ``others``."""
+def make_node(places: Places, node: Node) -> None:
+    """A namespace on the fabric."""
     with _new_namespace(places.node_netns(node), {**NAMESPACE_SYSCTLS, **NODE_SYSCTLS}) as netns:
         _join_fabric(places, netns, f"c{node.cluster_id}n{node.number}", node.fabric)
-        for other in others:
-            v4, v6 = other.pod_cidrs
-            netlink.add_route(netns, v4, via=other.fabric.v4)
-            netlink.add_route(netns, v6, via=other.fabric.v6)
 
 
 def make_pod(path: Path) -> None:

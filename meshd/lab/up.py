@@ -12,6 +12,7 @@ from meshd.kernel import cgroup
 from meshd.kernel.pins import mount_bpffs
 from meshd.lab import agents, etcd, etcd_roles
 from meshd.lab.lab import Lab
+from meshd.lab.processes import all_ready
 from meshd.lab.readiness import agents_serve_pods, settled
 from meshd.lab.record import Pod
 
@@ -36,8 +37,7 @@ async def up(lab: Lab, say: Say) -> None:
         await on_thread(lab.make_network)
     with timed(say, f"etcd of {len(lab.clusters)} clusters"):
         lab.write_objects()
-        etcds = [lab.start_etcd(cluster) for cluster in lab.clusters]
-        await asyncio.gather(*(started.ready() for started in etcds))
+        await all_ready([lab.start_etcd(cluster) for cluster in lab.clusters])
         for cluster in lab.clusters:
             others = [other.name for other in lab.clusters if other != cluster]
             await on_thread(etcd_roles.restrict, places, cluster, others)

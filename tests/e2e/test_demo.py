@@ -6,12 +6,15 @@ import json
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from meshd.kernel import netlink
 from meshd.kernel.links import Link
+from meshd.kernel.netns import Netns
 from meshd.lab.demo.phases import PHASES
 from meshd.lab.demo.run import demo
 from meshd.lab.lab import Lab
@@ -46,7 +49,7 @@ def test_the_demo_loses_no_request_and_shows_all_phases(own: Places, tmp_path: P
     assert traces(own) == []
 
 
-async def _take_the_hooks_off(lab: Lab, phase: int) -> None:
+async def _take_the_socket_hooks_off(lab: Lab, phase: int) -> None:
     if phase != 1:
         return
     for pin in lab.places.run.glob("bpf/*/meshd/links/*connect*"):
@@ -56,10 +59,26 @@ async def _take_the_hooks_off(lab: Lab, phase: int) -> None:
         link.close()
 
 
-async def test_the_demo_fails_when_the_hooks_are_taken_off_in_its_second_phase(
+async def _take_all_of_services_off(lab: Lab, phase: int) -> None:
+    """The hooks, and from every pod's link the programs that translate packets."""
+    await _take_the_socket_hooks_off(lab, phase)
+    if phase != 1:
+        return
+    for node in lab.nodes:
+        with Netns.open(lab.places.node_netns(node)) as netns:
+            links = [name for name in netlink.link_names(netns) if name.startswith("mpod")]
+            netlink.in_netns(netns, "programs of pods", partial(_take_the_programs_off, links))
+
+
+def _take_the_programs_off(links: list[str], route: Any) -> None:  # Any: pyroute2 has no types
+    for index in (route.link_lookup(ifname=name)[0] for name in links):
+        route.tc("del", "clsact", index=index)
+
+
+async def test_the_demo_fails_when_hooks_and_programs_are_taken_off_in_its_second_phase(
     own: Places, tmp_path: Path
 ) -> None:
-    status = await demo(own, tmp_path, PHASES[:2], _take_the_hooks_off)
+    status = await demo(own, tmp_path, PHASES[:2], _take_all_of_services_off)
     report = _report(tmp_path)
     assert (status, report["ok"]) == (1, False)
     assert (report["phases"][0]["lost"], report["lost"] > 0) == (0, True)
@@ -67,8 +86,10 @@ async def test_the_demo_fails_when_the_hooks_are_taken_off_in_its_second_phase(
     assert traces(own) == []
 
 
-async def test_the_demo_passes_the_same_two_phases_with_its_hooks(own: Places, tmp_path: Path) -> None:
-    status = await demo(own, tmp_path, PHASES[:2])
+async def test_without_the_socket_hooks_packets_to_services_are_translated_and_nothing_is_lost(
+    own: Places, tmp_path: Path
+) -> None:
+    status = await demo(own, tmp_path, PHASES[:2], _take_the_socket_hooks_off)
     assert (status, _report(tmp_path)["ok"]) == (0, True), _report(tmp_path)
 
 
