@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from meshd.api.v1 import node_pb2
+from meshd.api.v1 import map_pb2, map_pb2_grpc, node_pb2
 from meshd.api.v1.node_pb2_grpc import NodeServiceStub
 from meshd.kernel import netlink
 from meshd.kernel.netlink import VethEnd
@@ -23,6 +23,9 @@ from tests.e2e.cluster_etcd import Etcd
 from tests.netns.cni.node import CniNode
 
 ROUTER = ("192.168.70.254/24", "fd78::fe/64")
+
+# enum destination_kind of bpf/maps/pod_network.h, as far as rows of other nodes have them.
+KINDS = {3: "NATIVE", 4: "TUNNEL", 5: "NODE"}
 
 
 class FabricNode(CniNode):
@@ -63,6 +66,18 @@ class FabricNode(CniNode):
         """Whether these are the nodes it knows, all of them as their records say."""
         return {name for name, node in self.nodes().items() if node.state == node_pb2.NODE_STATE_FRESH} == {
             *names
+        }
+
+    def destinations(self) -> dict[str, str]:
+        """What is where, as its kernel has it: prefix (of 128 bits) -> kind, of what is of other nodes."""
+        with self.agent.channel() as channel:
+            request = map_pb2.DumpMapRequest(name="destinations")
+            parts = map_pb2_grpc.MapServiceStub(channel).DumpMap(request, timeout=5)
+            rows = [(json.loads(row.key), json.loads(row.value)) for part in parts for row in part.entries]
+        return {
+            f"{key['address']['bytes']}/{key['prefix_length']}": KINDS[value["kind"]]
+            for key, value in rows
+            if value["kind"] in KINDS
         }
 
     def ip(self, *arguments: str) -> list[dict[str, object]]:

@@ -22,6 +22,13 @@ def know_each_other(*nodes: FabricNode) -> None:
         node.agent.wait(lambda node=node, others=others: len(node.routes()) == 2 * len(others) + 2)  # type: ignore[misc] # the same
 
 
+def rows_of(node: FabricNode) -> dict[str, str]:
+    """What others have of ``node`` in their kernels."""
+    number = node.number
+    prefixes = f"10.77.{number}.0/120", f"fd77:0:0:{number}::/64", f"{node.v4}/128", f"{node.v6}/128"
+    return dict.fromkeys(prefixes, "NATIVE")
+
+
 def test_pods_of_two_nodes_of_a_cluster_reach_each_other(fabric: Fabric) -> None:
     first, second = fabric.node(1), fabric.node(2)
     first.start()
@@ -74,6 +81,30 @@ def test_a_dead_agent_goes_stale_at_its_peers_and_its_pods_stay_reached(fabric: 
     know_each_other(first, second)
 
 
+def test_a_restart_while_etcd_is_away_changes_nothing(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    fabric.etcd("cm-1").stop()
+    first.agent.kill()
+    first.start()
+    said = first.agent.status()
+    assert said is not None
+    assert first.destinations() == rows_of(second)
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    # An etcd that comes back empty is filled by the nodes themselves, and takes nobody away.
+    fabric.etcd("cm-1").wipe()
+    fabric.etcd("cm-1").start()
+    know_each_other(first, second)
+    assert first.destinations() == rows_of(second)
+    assert not any(
+        "deleted" in str(entry["event"]) for entry in first.agent.log() if "destinations" in str(entry)
+    )
+
+
 def test_an_operator_forgets_a_stale_node_and_its_routes_go(fabric: Fabric) -> None:
     first, second = fabric.node(1), fabric.node(2)
     first.start()
@@ -82,10 +113,11 @@ def test_an_operator_forgets_a_stale_node_and_its_routes_go(fabric: Fabric) -> N
     second.agent.kill()
     first.agent.wait(lambda: first.nodes()["cm-1/n2"].state == node_pb2.NODE_STATE_STALE)
     assert set(first.routes()) >= {"10.77.2.0/24", "fd77:0:0:2::/64"}
+    assert first.destinations() == rows_of(second)
     with first.agent.channel() as channel:
         NodeServiceStub(channel).DeleteNode(node_pb2.DeleteNodeRequest(name="n2"), timeout=5)
     first.agent.wait(lambda: set(first.routes()) == {"10.77.1.0/24", "fd77:0:0:1::/64"})
-    assert first.nodes() == {}
+    assert (first.nodes(), first.destinations()) == ({}, {})
 
 
 def test_routes_that_somebody_deletes_are_put_back_and_those_of_others_stand(fabric: Fabric) -> None:

@@ -74,9 +74,18 @@ def send_all(sending: socket.socket, content: bytes) -> None:
     sending.shutdown(socket.SHUT_WR)
 
 
-def test_pods_reach_each_other_and_are_reached_by_hosts_in_a_tunnel(fabric: Fabric) -> None:
-    first, second = fabric.node(1, routing="vxlan"), fabric.node(2)
+@pytest.mark.parametrize("cluster", ["cm-1", "cm-2"])
+def test_pods_reach_each_other_and_are_reached_by_hosts_in_a_tunnel(fabric: Fabric, cluster: str) -> None:
+    if cluster != "cm-1":
+        fabric.join("cm-1", cluster)
+    first, second = fabric.node(1, routing="vxlan"), fabric.node(2, cluster)
     started(first, second)
+    assert first.destinations() == {
+        "10.77.2.0/120": "TUNNEL",
+        "fd77:0:0:2::/64": "TUNNEL",
+        f"{second.v4}/128": "NODE",
+        f"{second.v6}/128": "NODE",
+    }
     here, _ = first.add("here")
     _, answer = second.add("there")
     assert first.routes()["10.77.2.0/24"]["dev"] == DEVICE
