@@ -158,7 +158,7 @@ class Agent:
         manifests = self._manifests()
         local_etcd = self._local_etcd(nodes)
         expirer = expirer_of(dataplane.opened)
-        pod_network = PodNetworkView(dataplane.opened, programs, expirer)
+        pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         introspection = Introspection(

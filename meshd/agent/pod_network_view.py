@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from meshd.config import Config
+from meshd.dataplane.devices import Devices
 from meshd.dataplane.features import POD_NETWORK
 from meshd.dataplane.opening import Opened
+from meshd.dataplane.pod_network import removal
 from meshd.dataplane.pod_network.counters import Counters
 from meshd.dataplane.pod_network.expire import Expirer
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
@@ -16,7 +19,17 @@ from meshd.servers.introspection import Drop, Figure, Sample
 class PodNetworkView:
     """``programs`` None: no programs carry pods' packets here; then there is nothing to show."""
 
-    def __init__(self, opened: Opened, programs: TrafficControl | None, expirer: Expirer | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        opened: Opened,
+        devices: Devices,
+        programs: TrafficControl | None,
+        expirer: Expirer | None,
+    ) -> None:
+        self._devices = devices
+        # Looked at once: nobody but a clean-up takes them away, and that runs without an agent.
+        self._is_left_over = not config.has_pod_network and removal.is_attached(config)
         self._programs = programs
         self._expirer = expirer
         self._counters: Counters | None = None
@@ -63,12 +76,23 @@ class PodNetworkView:
         yield Figure("flows_capacity", help_text, "gauge", (capacity,))
 
     def problems(self) -> list[str]:
-        """Devices whose programs are not on, each as one sentence."""
-        without = self._programs.without if self._programs is not None else {}
-        return [
+        """What is not as it should be, each as one sentence."""
+        found: list[str] = []
+        if self._is_left_over:
+            found.append(
+                "podNetwork is off, but programs that an earlier agent attached act still: `meshd cleanup` removes them"
+            )
+        if self._programs is None:
+            return found
+        found += [
             f"{device} has no programs, the host's stack carries its packets: {why}"
-            for device, why in without.items()
+            for device, why in self._programs.without.items()
         ]
+        found += [
+            f"{device} leads out of the node, but is no Ethernet device: what pods send through it is not masqueraded"
+            for device in self._devices.now.not_carried
+        ]
+        return found
 
 
 def _by(

@@ -25,13 +25,15 @@ class Uplink:
 @dataclass(frozen=True, slots=True)
 class Found:
     """One look. ``addresses``: all of this node's, pods' namespaces apart. ``node_v4``, ``node_v6``: under which other nodes
-    reach this one. ``tunnel_ifindex`` 0: there is no tunnel device. ``looked`` False: there was no look yet."""
+    reach this one. ``tunnel_ifindex`` 0: there is no tunnel device. ``not_carried``: devices that lead out of the node, on
+    which no program can act. ``looked`` False: there was no look yet."""
 
     uplinks: tuple[Uplink, ...] = ()
     addresses: frozenset[Address] = frozenset()
     node_v4: Address | None = None
     node_v6: Address | None = None
     tunnel_ifindex: int = 0
+    not_carried: tuple[str, ...] = ()
     looked: bool = True
 
 

@@ -71,6 +71,8 @@ class PodNetwork:
         await asyncio.to_thread(node_forwarding.enable, self._host, self._sysctls, self._versions)
         if self._programs is not None and self._ports is not None:
             await asyncio.to_thread(self._sysctls.reserve, *self._ports)
+        elif self._programs is not None:
+            await asyncio.to_thread(self._sysctls.put_back, reserved_only=True)
         self._uplink_mtu = await asyncio.to_thread(node_forwarding.uplink_mtu, self._host)
 
     @property

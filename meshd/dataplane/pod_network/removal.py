@@ -79,10 +79,14 @@ def take_off(config: Config) -> list[str]:
     return taken
 
 
+def is_attached(config: Config) -> bool:
+    """Whether an agent with this configuration left programs of the pod network in the kernel."""
+    return map_pins(config).is_dir() and any(map_pins(config).glob("pods_*"))
+
+
 def _was_there(config: Config) -> bool:
     """Whether an agent with this configuration ever had a pod network: else nothing here is ours."""
-    pinned = any(map_pins(config).glob("pods_*")) if map_pins(config).is_dir() else False
-    return pinned or remembered_sysctls(config).exists() or any(_pins(link_pins(config)))
+    return is_attached(config) or remembered_sysctls(config).exists() or any(_pins(link_pins(config)))
 
 
 def _pins(directory: Path) -> Iterator[Path]:

@@ -65,10 +65,10 @@ class TrafficControl:
         self._has_tcx = has_tcx
         self._route = RouteSocket()
         self._changed = asyncio.Event()
-        # Device -> why it has no programs.
+        # Whether every device has its programs, but for those below: device -> why it has none.
+        self.is_on = False
         self.without: dict[str, str] = {}
         self.repaired: Counter[str] = Counter()
-        self._is_on = False
 
     async def run(self) -> None:
         """Until cancelled; what is attached stays."""
@@ -77,7 +77,7 @@ class TrafficControl:
             await self._look()
             await self._rows_are_written()
             await self._attach()
-            self._is_on = True
+            self.is_on = True
             log.info("programs carry pods' packets", devices=len(list(self._targets())))
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -119,7 +119,7 @@ class TrafficControl:
 
     def places(self) -> dict[str, str]:
         """Program -> the devices that it is on, in words."""
-        on = [each for each in self._targets() if self._is_on and each.name not in self.without]
+        on = [each for each in self._targets() if self.is_on and each.name not in self.without]
         found = {EXPIRE: "run by the agent"} if EXPIRE in self._programs else {}
         for place in (POD, UPLINK, TUNNEL):
             names = sorted({each.name for each in on if each.place is place})
@@ -158,7 +158,7 @@ class TrafficControl:
             if self.without.get(device) != reason:
                 log.error("programs cannot be attached", device=device, reason=reason)
         self.without = without
-        if put_on and self._is_on:
+        if put_on and self.is_on:
             log.warning("programs were not where they belong, and are attached", devices=sorted(put_on))
             self.repaired["programs"] += len(put_on)
 

@@ -73,24 +73,22 @@ def found(
     of_node = {each.ifindex for each in ours if each.address in node_addresses}
     by_name = {index for index, link in looked.links.items() if link.name in named}
     indexes = dict.fromkeys([*looked.defaults, *sorted(of_node | by_name)])
-    uplinks = tuple(
-        _uplink(looked.links[index], ours)
-        for index in indexes
-        if index in looked.links and not _is_excepted(looked.links[index], tunnel)
-    )
+    leading = [looked.links[index] for index in indexes if index in looked.links]
+    leading = [link for link in leading if link.name not in {"lo", tunnel} and not _is_pods(link)]
+    uplinks = tuple(_uplink(link, ours) for link in leading if _is_ethernet(link))
     return Found(
         uplinks,
         frozenset(each.address for each in ours),
         _own(node_addresses, [each.v4 for each in uplinks], v4=True),
         _own(node_addresses, [each.v6 for each in uplinks], v4=False),
         next((index for index, link in looked.links.items() if tunnel and link.name == tunnel), 0),
+        tuple(link.name for link in leading if not _is_ethernet(link)),
     )
 
 
-def _is_excepted(link: Link, tunnel: str) -> bool:
-    # The programs read Ethernet headers, which tunnels of other kinds (wireguard, tun, ipip) do not have.
-    is_ethernet = len(link.mac) == len("00:00:00:00:00:00")
-    return link.name in {"lo", tunnel} or _is_pods(link) or not is_ethernet
+def _is_ethernet(link: Link) -> bool:
+    """The programs read Ethernet headers, which devices of other kinds (wireguard, tun, ipip) do not have."""
+    return len(link.mac) == len("00:00:00:00:00:00")
 
 
 def _is_pods(link: Link | None) -> bool:

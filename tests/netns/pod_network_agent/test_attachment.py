@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, ip_interface, ip_network
 
+import pytest
+
 from meshd.dataplane.pod_network.filters import detach
 from meshd.dataplane.pod_network.places import POD, UPLINK
 from meshd.kernel import netlink
+from meshd.kernel.links import Link
 from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
 from meshd.kernel.route_socket import RouteSocket
 from meshd.model import parse_address
 from tests.netns.cni.node import CniNode, reaches
-from tests.netns.pod_network_agent.in_kernel import filters_on, index_of, links_of, pods, uplinks
+from tests.netns.pod_network_agent.in_kernel import filters_on, index_of, links_of, pins, pods, uplinks
 
 BOTH = set(POD.programs)
 VIA_STACK, OBSERVED = 1, 2
@@ -68,6 +71,20 @@ def test_what_somebody_takes_off_is_put_back(node: CniNode) -> None:
     node.agent.wait(lambda: filters_on(node, link) == before)
 
 
+def test_a_start_that_fails_takes_nothing_off(node: CniNode) -> None:
+    node.add("one")
+    [link] = node.links()
+    before = filters_on(node, link)
+    node.agent.kill()
+    broken = node.agent.directory / "broken.bpf.o"
+    broken.write_bytes(b"no object")
+    with pytest.raises(AssertionError, match="cannot be opened"):
+        node.agent.start(bpfObject=str(broken))
+    del node.agent.options["bpfObject"]
+    assert filters_on(node, link) == before
+    assert pods(node)
+
+
 def test_a_device_that_becomes_an_uplink_has_programs_and_a_row_and_loses_them_with_itself(
     node: CniNode, unique_name: str
 ) -> None:
@@ -84,6 +101,27 @@ def test_a_device_that_becomes_an_uplink_has_programs_and_a_row_and_loses_them_w
         assert (row.v4.bytes, row.v6.bytes) == (parse_address("192.168.99.1"), parse_address("fd99::1"))
         netlink.delete_link(node.netns, name)
         node.agent.wait(lambda: not uplinks(node) and not links_of(node))
+
+
+def test_a_link_of_an_uplink_that_somebody_detached_is_attached_again(
+    node: CniNode, unique_name: str
+) -> None:
+    name = f"{unique_name}u"
+    with Netns.create("world") as world:
+        netlink.create_veth(
+            VethEnd(node.netns, name, (ip_interface("192.168.99.1/24"),)), VethEnd(world, "uplink")
+        )
+        netlink.add_route(node.netns, ip_network("0.0.0.0/0"), IPv4Address("192.168.99.2"))
+        node.agent.wait(lambda: len(links_of(node)) == 2)
+        before = links_of(node)
+        place = index_of(node, name), UPLINK.ingress
+        link = Link.open_pinned(pins(node) / "links" / f"{UPLINK.ingress}_{place[0]}")
+        assert link is not None
+        link.detach()
+        link.close()
+        assert links_of(node)[place] == 0
+        node.agent.wait(lambda: links_of(node) == before)
+        netlink.delete_link(node.netns, name)
 
 
 def test_an_uplink_that_the_configuration_names_needs_no_route(node: CniNode, unique_name: str) -> None:
@@ -123,6 +161,16 @@ def test_a_pod_of_another_plugin_is_observed_at_the_nodes_end_of_its_link(
         }
         assert links_of(node).keys() == {(index, program) for program in POD.programs}
         netlink.delete_link(node.netns, name)
+
+
+def test_programs_of_an_earlier_run_are_named_where_the_pod_network_is_switched_off(node: CniNode) -> None:
+    node.add("one")
+    node.agent.kill()
+    node.agent.options["podNetwork"] = {"enabled": False}
+    node.start()
+    status = node.agent.status()
+    assert status is not None
+    assert any("`meshd cleanup` removes them" in each for each in status.warnings)
 
 
 def test_without_a_pod_network_pods_are_connected_and_have_no_programs(node: CniNode) -> None:

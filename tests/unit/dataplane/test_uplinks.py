@@ -69,6 +69,10 @@ def test_routes_names_and_node_addresses_make_uplinks(
     assert [each.name for each in found(looked, named, node_addresses, "tunnel").uplinks] == expected  # type: ignore[arg-type] # rows of a table
 
 
+def test_devices_that_lead_out_and_have_no_ethernet_headers_are_named() -> None:
+    assert found(replace(BY_ROUTE, defaults=(WIREGUARD, ETH0)), ("lo",), ()).not_carried == ("wg0",)
+
+
 def test_the_node_is_reached_under_the_address_it_is_given_else_under_that_of_its_way_out() -> None:
     given = found(BY_ROUTE, (), (OF_LO,))
     assert (given.node_v4, given.node_v6) == (OF_LO, V6)
