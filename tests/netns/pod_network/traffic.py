@@ -12,6 +12,8 @@ from meshd.kernel.netns import Netns
 from tests.bpf.packets import checksum
 
 PATIENCE_S = 5.0
+# How long a server waits for what a client says next.
+IDLE_S = 60.0
 _STEP = 1 << 16
 
 
@@ -80,7 +82,7 @@ def _serve_streams(listener: socket.socket) -> None:
 
 def _echo(connection: socket.socket, greeting: str) -> None:
     with connection:
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(IDLE_S)
         try:
             connection.sendall(greeting.encode())
             while said := connection.recv(_STEP):
