@@ -97,10 +97,12 @@ static __noinline bool draft_key(const struct tuple *tuple, struct tuple *key)
 }
 
 /* Enters the alias under the translated side, if nobody has that. A lookup first: a table of new flows that is full would push
- * out an entry for each attempt. Global, so that the verifier looks at it once and not once a probe.
+ * out an entry for each attempt. Global, so that the verifier looks at it once and not once a probe; it finds the draft
+ * itself, because Linux 6.1 takes no key for a map out of what a global function was handed.
  */
-__weak __noinline int claim(struct __sk_buff *skb, struct flow_draft *draft)
+__weak __noinline int claim(struct __sk_buff *skb)
 {
+	struct flow_draft *draft = flow_draft();
 	bool reversed, settled;
 
 	if (!draft)
@@ -131,11 +133,11 @@ static __always_inline bool claim_port(struct __sk_buff *skb, struct flow_draft 
 	struct tuple *translated = &draft->flow.other;
 	__u32 start = bpf_get_prandom_u32();
 
-	if ((!draft->of_node || is_masquerade_port(translated->source_port)) && claim(skb, draft))
+	if ((!draft->of_node || is_masquerade_port(translated->source_port)) && claim(skb))
 		return true;
 	for (__u32 probe = 0; probe < MASQUERADE_PROBES; probe++) {
 		set_source_port(translated, probe_port(start, probe));
-		if (claim(skb, draft))
+		if (claim(skb))
 			return true;
 	}
 	return false;
