@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from clustermesh.address_record import AddressRecord
 from meshd.model import Address, parse_address
+from meshd.model.address import from_ip
 
 
 class NodeAddresses:
@@ -15,7 +16,7 @@ class NodeAddresses:
         self.is_listed = False
         self.refused: dict[Address, str] = {}
         self._by_host: dict[Address, set[Address]] = {}
-        self._hosts: dict[str, Address] = {}
+        self._hosts: dict[Address, Address] = {}
         self._gone: tuple[int, set[Address]] = (0, set())
 
     def at(self, hosts: Iterable[Address]) -> set[Address]:
@@ -34,28 +35,32 @@ class NodeAddresses:
             self.put(record)
 
     def put(self, record: AddressRecord) -> set[Address]:
-        """``record`` is new or changed; the nodes' addresses for which something changed."""
-        touched = self._take(record.name)
-        if record.host is not None and record.network.prefixlen == record.network.max_prefixlen:
-            host = parse_address(str(record.host))
-            self._hosts[record.name] = host
-            self._by_host.setdefault(host, set()).add(parse_address(str(record.network.network_address)))
+        """``record`` is new or changed; the nodes' addresses for which something changed. Prefixes are nobody's pods."""
+        if record.network.prefixlen != record.network.max_prefixlen:
+            return set()
+        address = from_ip(record.network.network_address)
+        touched = self._take(address)
+        if record.host is not None:
+            host = self._hosts[address] = from_ip(record.host)
+            self._by_host.setdefault(host, set()).add(address)
             touched.add(host)
         return touched
 
     def vanished(self, name: str, revision: int) -> set[Address]:
         """There is no record of ``name`` any more; the nodes' addresses for which something changed."""
-        touched = self._take(name)
-        if touched:
-            before = self._gone[1] if self._gone[0] == revision else set()
-            self._gone = revision, before | {parse_address(name)}
-        return touched
-
-    def _take(self, name: str) -> set[Address]:
-        host = self._hosts.pop(name, None)
-        if host is None:
+        if "/" in name:
             return set()
         address = parse_address(name)
+        touched = self._take(address)
+        if touched:
+            before = self._gone[1] if self._gone[0] == revision else set()
+            self._gone = revision, before | {address}
+        return touched
+
+    def _take(self, address: Address) -> set[Address]:
+        host = self._hosts.pop(address, None)
+        if host is None:
+            return set()
         self._by_host[host].discard(address)
         self.refused.pop(address, None)
         return {host}

@@ -9,7 +9,7 @@ addresses or CIDRs, or an operator deletes it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_network
 
@@ -17,7 +17,8 @@ import structlog
 
 from clustermesh.address_record import AddressRecord, identity_range
 from clustermesh.node_record import Node as NodeRecord
-from meshd.model import Address, Node, NodeState, format_address, parse_address
+from meshd.model import Address, Node, NodeState, format_address
+from meshd.model.address import from_ip
 from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
 from meshd.sources.claims import Claims, Network, unusable
 from meshd.sources.node_addresses import NodeAddresses
@@ -46,6 +47,8 @@ class NodeRegistry:
         self._own_key: Key = (OWN_NODE, cluster, name)
         self._claims: Claims[Key] = Claims()
         self._addresses: dict[str, NodeAddresses] = {}
+        # Source and address -> node; entries of nodes that are gone lead nowhere.
+        self._by_address: dict[tuple[str, Address], Key] = {}
         # Newest records that are refused, in the order in which they came.
         self._waiting: dict[Key, Node] = {}
         self.refusals: Counter[str] = Counter()
@@ -53,6 +56,7 @@ class NodeRegistry:
         for node in mesh.nodes.values():
             if node.is_of_etcd and node.state is not NodeState.REFUSED:
                 self._claims.set(node.key, [*networks_of(node), *_hosts(node.extra)])
+                self._by_address.update({(node.source, address): node.key for address in node.addresses})
         mesh.observe(self._observe)
         self._freed = False
 
@@ -149,6 +153,7 @@ class NodeRegistry:
         had = set(self._claims.of(node.key))
         has = [*networks_of(node), *_hosts(node.extra)]
         self._claims.set(node.key, has)
+        self._by_address.update({(node.source, address): node.key for address in node.addresses})
         self._freed = self._freed or not had <= set(has)
         self._apply(node)
 
@@ -199,21 +204,21 @@ class NodeRegistry:
             return self._outside(node, before.extra if before is not None else ())
         return self._outside(node, known.at(node.addresses))
 
-    def _outside(self, node: Node, addresses: Iterable[Address]) -> tuple[Address, ...]:
-        own = networks_of(node)
+    def _outside(self, node: Node, addresses: Collection[Address]) -> tuple[Address, ...]:
+        own = _ranges(node)
         known = self._of(node.source)
+        again = {each for each in addresses if known.refused.pop(each, None)} if known.refused else set()
         found = []
-        for address in sorted(addresses):
+        outside = (
+            address for address in addresses if not any(first <= address <= last for first, last in own)
+        )
+        for address in sorted(outside):
             (network,) = _hosts([address])
-            if any(each.version == network.version and each.overlaps(network) for each in own):
-                known.refused.pop(address, None)
-                continue
             other = next(self._claims.conflicts(node.key, [network]), None)
             if other is None and not unusable(network):
-                known.refused.pop(address, None)
                 found.append(address)
                 continue
-            if address not in known.refused:
+            if address not in again:
                 self.refusals[node.cluster] += 1
             whose = f"node {other.owner[1]}/{other.owner[2]}" if other is not None else "nobody"
             known.refused[address] = f"address {network.network_address} of node {node} belongs to {whose}"
@@ -254,7 +259,7 @@ class NodeRegistry:
             record.cluster,
             record.name,
             source,
-            tuple(parse_address(str(address)) for address in addresses),
+            tuple(map(from_ip, addresses)),
             tuple(str(cidr) for cidr in cidrs if cidr is not None),
             (record.labels or {}).get("topology.kubernetes.io/zone", ""),
             routing=(record.annotations or {}).get(ROUTING_ANNOTATION, ""),
@@ -268,9 +273,9 @@ class NodeRegistry:
         return self._addresses.setdefault(source, NodeAddresses())
 
     def _nodes_at(self, source: str, hosts: Iterable[Address]) -> list[Node]:
-        wanted = set(hosts)
-        nodes = self._mesh.nodes.values()
-        return [node for node in nodes if node.source == source and not wanted.isdisjoint(node.addresses)]
+        keys = {self._by_address.get((source, host)) for host in hosts}
+        found = (self._mesh.nodes.get(key) for key in keys if key is not None)
+        return [node for node in found if node is not None]
 
     def _apply(self, node: Node) -> None:
         self._mesh.apply(node.source, [node])
@@ -279,6 +284,12 @@ class NodeRegistry:
 def networks_of(node: Node) -> list[Network]:
     """All that ``node`` claims: its pod CIDRs, and its own addresses."""
     return [*map(ip_network, node.pod_cidrs), *_hosts(node.addresses)]
+
+
+def _ranges(node: Node) -> list[tuple[Address, Address]]:
+    """First and last of all that ``node`` claims, as addresses are compared."""
+    networks = networks_of(node)
+    return [(from_ip(each.network_address), from_ip(each.broadcast_address)) for each in networks]
 
 
 def _hosts(addresses: Iterable[Address]) -> list[Network]:
