@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import signal
 import sys
 import time
 
@@ -37,6 +38,8 @@ def main(arguments: list[str]) -> int:
     if os.geteuid() != 0:
         print("not root, so this machine's files cannot be lent to a guest: run it as root", file=sys.stderr)
         return 2
+    # As an exception, so that no guest outlives us.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     tests = given or [*TESTS]
     outcomes = {kernel: on(kernel, tests) for kernel in options.kernel or images.KERNELS}
     print()
