@@ -15,16 +15,8 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Ingress of a pod's host-side link: what the pod sent. */
-SEC("tc")
-int pod_network_from_pod(struct __sk_buff *skb)
+static __always_inline int received_from_pod(struct __sk_buff *skb, struct work *work)
 {
-	struct work *work = begin_work();
-
-	if (!work)
-		return TC_ACT_SHOT;
-	/* Whatever the pod's own traffic control left there is not our mark. */
-	skb->tc_index = 0;
 	switch (parse(skb, &work->packet)) {
 	case PACKET_OTHER_LINK:
 		return leave_to_stack();
@@ -37,6 +29,24 @@ int pod_network_from_pod(struct __sk_buff *skb)
 	default:
 		return from_pod(skb, work);
 	}
+}
+
+/* Ingress of a pod's host-side link: what the pod sent. */
+SEC("tc")
+int pod_network_from_pod(struct __sk_buff *skb)
+{
+	struct work *work = begin_work();
+	int verdict;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	/* Whatever the pod's own traffic control left there is not our mark. */
+	skb->tc_index = 0;
+	verdict = received_from_pod(skb, work);
+	/* What the stack shall have, the device's other filters see first: those of a bandwidth limit send it through an ifb.
+	 * From a tcx link TC_ACT_OK would go past them.
+	 */
+	return verdict == TC_ACT_OK ? TC_ACT_UNSPEC : verdict;
 }
 
 /* Egress of a pod's host-side link: what the host's stack sends to the pod. What was redirected to the pod's end does not
