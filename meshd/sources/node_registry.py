@@ -11,18 +11,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import replace
-from ipaddress import ip_network
 
 import structlog
 
-from clustermesh.address_record import AddressRecord, identity_range
+from clustermesh.address_record import AddressRecord
 from clustermesh.node_record import Node as NodeRecord
-from meshd.model import Address, Node, NodeState, format_address
-from meshd.model.address import from_ip
+from meshd.model import Address, Node, NodeState
 from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
-from meshd.sources.claims import Claims, Network, unusable
+from meshd.sources.claims import Claims, unusable
 from meshd.sources.node_addresses import NodeAddresses
-from meshd.sources.own_records import ROUTING_ANNOTATION, own_node
+from meshd.sources.node_claims import hosts, networks_of, node_of, ranges_of
+from meshd.sources.own_records import own_node
 from meshd.state import Mesh
 from meshd.state.mesh import Object
 
@@ -55,7 +54,7 @@ class NodeRegistry:
         """Cluster -> how often a record of it was refused since the start."""
         for node in mesh.nodes.values():
             if node.is_of_etcd and node.state is not NodeState.REFUSED:
-                self._claims.set(node.key, [*networks_of(node), *_hosts(node.extra)])
+                self._claims.set(node.key, [*networks_of(node), *hosts(node.extra)])
                 self._by_address.update({(node.source, address): node.key for address in node.addresses})
         mesh.observe(self._observe)
         self._freed = False
@@ -82,13 +81,13 @@ class NodeRegistry:
         # Those in force before those that come anew: who had it first keeps it.
         before = {node.name for node in known}
         for record in sorted(nodes, key=lambda node: (node.name not in before, node.name)):
-            self._put(self._converted(source, record))
+            self._put(node_of(source, record, self._most_clusters))
         self.retry()
 
     def put_node(self, cluster: str, node: NodeRecord) -> None:
         """``node`` is new or changed."""
         self._take_own()
-        self._put(self._converted(self._source(cluster), node))
+        self._put(node_of(self._source(cluster), node, self._most_clusters))
         self.retry()
 
     def node_vanished(self, cluster: str, name: str, revision: int) -> None:
@@ -151,7 +150,7 @@ class NodeRegistry:
 
     def _enforce(self, node: Node) -> None:
         had = set(self._claims.of(node.key))
-        has = [*networks_of(node), *_hosts(node.extra)]
+        has = [*networks_of(node), *hosts(node.extra)]
         self._claims.set(node.key, has)
         self._by_address.update({(node.source, address): node.key for address in node.addresses})
         self._freed = self._freed or not had <= set(has)
@@ -205,7 +204,7 @@ class NodeRegistry:
         return self._outside(node, known.at(node.addresses))
 
     def _outside(self, node: Node, addresses: Collection[Address]) -> tuple[Address, ...]:
-        own = _ranges(node)
+        own = ranges_of(node)
         known = self._of(node.source)
         again = {each for each in addresses if known.refused.pop(each, None)} if known.refused else set()
         found = []
@@ -213,7 +212,7 @@ class NodeRegistry:
             address for address in addresses if not any(first <= address <= last for first, last in own)
         )
         for address in sorted(outside):
-            (network,) = _hosts([address])
+            (network,) = hosts([address])
             other = next(self._claims.conflicts(node.key, [network]), None)
             if other is None and not unusable(network):
                 found.append(address)
@@ -247,25 +246,6 @@ class NodeRegistry:
             if kind is Node and self._claims.remove(key):  # type: ignore[arg-type] # of a Node
                 self._freed = True
 
-    def _converted(self, source: str, record: NodeRecord) -> Node:
-        addresses = [one.ip for one in record.addresses if one.kind == "InternalIP"]
-        cidrs = (
-            record.ipv4_network,
-            *record.ipv4_secondary_networks,
-            record.ipv6_network,
-            *record.ipv6_secondary_networks,
-        )
-        return Node(
-            record.cluster,
-            record.name,
-            source,
-            tuple(map(from_ip, addresses)),
-            tuple(str(cidr) for cidr in cidrs if cidr is not None),
-            (record.labels or {}).get("topology.kubernetes.io/zone", ""),
-            routing=(record.annotations or {}).get(ROUTING_ANNOTATION, ""),
-            identities=identity_range(record.cluster_id, self._most_clusters),
-        )
-
     def _source(self, cluster: str) -> str:
         return ETCD if cluster == self._cluster else REMOTE_PREFIX + cluster
 
@@ -279,18 +259,3 @@ class NodeRegistry:
 
     def _apply(self, node: Node) -> None:
         self._mesh.apply(node.source, [node])
-
-
-def networks_of(node: Node) -> list[Network]:
-    """All that ``node`` claims: its pod CIDRs, and its own addresses."""
-    return [*map(ip_network, node.pod_cidrs), *_hosts(node.addresses)]
-
-
-def _ranges(node: Node) -> list[tuple[Address, Address]]:
-    """First and last of all that ``node`` claims, as addresses are compared."""
-    networks = networks_of(node)
-    return [(from_ip(each.network_address), from_ip(each.broadcast_address)) for each in networks]
-
-
-def _hosts(addresses: Iterable[Address]) -> list[Network]:
-    return [ip_network(format_address(address)) for address in addresses]
