@@ -31,6 +31,7 @@ from meshd.dataplane.opening import left_out, link_pins, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
+from meshd.dataplane.pod_network.places import POD
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
@@ -209,7 +210,8 @@ class Agent:
             for name, each in dataplane.opened.loaded.programs.items()
             if name in POD_NETWORK.programs
         }
-        if POD_NETWORK not in dataplane.opened.features or not programs:
+        # The one that expires flows needs less of the kernel than those that carry packets.
+        if POD_NETWORK not in dataplane.opened.features or not programs.keys() >= set(POD.programs):
             return None
         return TrafficControl(
             self._config,

@@ -32,7 +32,8 @@ WORKLOAD_PRECEDENCE = ("cni", *PRECEDENCE)
 
 
 class PlanKey(NamedTuple):
-    """What the dataplane plans as one: ``kind`` is service, workload or source, ``name`` as in ``default/rebel-base``."""
+    """What the dataplane plans as one: ``kind`` is one that a feature has a rule for (service, workload, ...),
+    ``name`` as in ``default/rebel-base``."""
 
     kind: str
     name: str

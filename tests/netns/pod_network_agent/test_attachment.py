@@ -85,7 +85,7 @@ def test_a_start_that_fails_takes_nothing_off(node: CniNode) -> None:
     assert pods(node)
 
 
-def test_a_device_that_becomes_an_uplink_has_programs_and_a_row_and_loses_them_with_itself(
+def test_a_device_that_becomes_an_uplink_has_programs_and_a_row_and_keeps_the_programs_until_it_goes(
     node: CniNode, unique_name: str
 ) -> None:
     name = f"{unique_name}u"
@@ -99,8 +99,12 @@ def test_a_device_that_becomes_an_uplink_has_programs_and_a_row_and_loses_them_w
         node.agent.wait(lambda: links_of(node).keys() == {(index, program) for program in UPLINK.programs})
         row = uplinks(node)[index]
         assert (row.v4.bytes, row.v6.bytes) == (parse_address("192.168.99.1"), parse_address("fd99::1"))
+        before = links_of(node)
+        netlink.delete_route(node.netns, ip_network("0.0.0.0/0"))
+        node.agent.wait(lambda: uplinks(node) == {})
+        assert links_of(node) == before, "flows that it has need the programs still"
         netlink.delete_link(node.netns, name)
-        node.agent.wait(lambda: not uplinks(node) and not links_of(node))
+        node.agent.wait(lambda: not links_of(node))
 
 
 def test_a_link_of_an_uplink_that_somebody_detached_is_attached_again(
