@@ -77,10 +77,15 @@ static __noinline int carry(struct __sk_buff *skb, struct work *work, const stru
 }
 
 /* An ICMP error about a flow that is translated goes the way that its new destination asks for. */
-static __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum hook hook)
+__weak __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
-	struct packet *packet = &work->packet;
-	struct way *way = &work->way;
+	struct packet *packet;
+	struct way *way;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	packet = &work->packet;
+	way = &work->way;
 
 	switch (icmp_error_translate(skb, packet, hook == HOOK_FROM_POD)) {
 	case ICMP_ERROR_AS_IT_IS:
@@ -97,9 +102,13 @@ static __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum
 }
 
 /* Behind the stack an error only has to be put right. */
-static __noinline int translate_error(struct __sk_buff *skb, struct work *work, enum drop_direction direction)
+__weak __noinline int translate_error(struct __sk_buff *skb, struct work *work, enum drop_direction direction)
 {
-	bool of_pod = bpf_map_lookup_elem(&pods, &work->packet.tuple.source);
+	bool of_pod;
+
+	if (!work)
+		return TC_ACT_SHOT;
+	of_pod = bpf_map_lookup_elem(&pods, &work->packet.tuple.source);
 
 	if (icmp_error_translate(skb, &work->packet, of_pod) == ICMP_ERROR_BROKEN)
 		return drop(skb, DROP_MALFORMED, direction);

@@ -187,12 +187,12 @@ static __always_inline struct flow_draft *flow_draft(void)
 }
 
 /* Begins a flow that is not translated; `flags` is 0 or FLOW_VIA_STACK. DROP_NONE also where another CPU has just begun it. */
-static __noinline enum drop_reason flow_begin(const struct tuple *tuple, const struct address *owner, __u32 flags)
+__weak __noinline enum drop_reason flow_begin(const struct tuple *tuple, const struct address *owner, __u32 flags)
 {
 	struct flow_draft *draft = flow_draft();
 	bool reversed;
 
-	if (!draft)
+	if (!draft || !tuple || !owner)
 		return DROP_FLOW_TABLE_FULL;
 	if (!flow_charge(owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
@@ -219,10 +219,13 @@ static __always_inline void flow_remove(const struct tuple *key)
 /* Puts the alias of a translated flow (again) where the entry is not settled: the table of new flows may push out one of the
  * two. It says what the entry says, the other way round. True: it is there now, under the draft's `alias_key`.
  */
-static __noinline bool flow_restore_alias(const struct tuple *key, const struct flow *entry, struct flow_draft *draft)
+__weak __noinline int flow_restore_alias(const struct tuple *key, const struct flow *entry, struct flow_draft *draft)
 {
-	bool settled, reversed = flow_key(&entry->other, &draft->alias_key);
+	bool settled, reversed;
 
+	if (!key || !entry || !draft)
+		return false;
+	reversed = flow_key(&entry->other, &draft->alias_key);
 	if (flow_lookup(&draft->alias_key, &settled))
 		return true;
 	draft->alias = (struct flow){};
@@ -244,12 +247,12 @@ static __always_inline bool flow_move(const struct tuple *key, const struct flow
 }
 
 /* Moves a flow, and with it its alias, from `new_flows` to `flows`. False: no room, and nothing of it was moved. */
-static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
+__weak __noinline int flow_settle(const struct tuple *key, struct flow *entry)
 {
 	struct flow_draft *draft = flow_draft();
 	struct flow *alias;
 
-	if (!draft)
+	if (!draft || !key || !entry)
 		return false;
 	entry->flags |= FLOW_REPLIED;
 	if (!(entry->flags & FLOW_TRANSLATED))

@@ -13,13 +13,17 @@ static __noinline bool is_frontend(const struct tuple *tuple)
 }
 
 /* Not to a pod of this node, and from none. Of our concern are answers to what was masqueraded, and service addresses. */
-static __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hook hook)
+__weak __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
-	struct packet *packet = &work->packet;
-	bool answers = hook == HOOK_FROM_OUTSIDE && is_masquerade_port(packet->tuple.destination_port);
 	enum drop_reason reason;
 	struct flow_view view;
+	struct packet *packet;
+	bool answers;
 
+	if (!work)
+		return TC_ACT_SHOT;
+	packet = &work->packet;
+	answers = hook == HOOK_FROM_OUTSIDE && is_masquerade_port(packet->tuple.destination_port);
 	if (!answers && !is_frontend(&packet->tuple))
 		return TC_ACT_OK;
 	if (!flow_of(packet, &view)) {
@@ -34,12 +38,15 @@ static __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hoo
 	return carry(skb, work, &view, false, hook);
 }
 
-static __noinline int to_pod_from_outside(struct __sk_buff *skb, struct work *work, const struct pod *pod)
+__weak __noinline int to_pod_from_outside(struct __sk_buff *skb, struct work *work, const struct pod *pod)
 {
-	struct packet *packet = &work->packet;
 	enum drop_reason reason;
+	struct packet *packet;
 	struct flow_view view;
 
+	if (!work || !pod)
+		return TC_ACT_SHOT;
+	packet = &work->packet;
 	if (!flow_of(packet, &view)) {
 		if (!packet->begins || pod->flags & POD_OBSERVED)
 			return leave_to_stack();

@@ -73,13 +73,16 @@ static __always_inline enum drop_reason masquerade_as_node(struct __sk_buff *skb
 }
 
 /* A pod of this node sends. */
-static __noinline enum drop_reason begin_from_pod(struct __sk_buff *skb, const struct tuple *tuple, const struct pod *pod)
+__weak __noinline enum drop_reason begin_from_pod(struct __sk_buff *skb, const struct tuple *tuple, const struct pod *pod)
 {
-	struct flow_draft *draft = draft_of(tuple, &tuple->source);
 	const struct uplink *uplink;
+	struct flow_draft *draft;
 	enum drop_reason reason;
 	__u32 via_stack;
 
+	if (!tuple || !pod)
+		return DROP_FLOW_TABLE_FULL;
+	draft = draft_of(tuple, &tuple->source);
 	if (!draft)
 		return DROP_FLOW_TABLE_FULL;
 	reason = serve(tuple, pod->netns_cookie, &draft->flow);
@@ -102,13 +105,16 @@ static __noinline enum drop_reason begin_from_pod(struct __sk_buff *skb, const s
 /* Somebody outside, or the host itself, sends to what is no pod of this node: perhaps a frontend. A backend that is a pod of
  * this node answers through us; any other needs to be told an address of this node to answer to.
  */
-static __noinline enum drop_reason begin_to_frontend(struct __sk_buff *skb, const struct tuple *tuple)
+__weak __noinline enum drop_reason begin_to_frontend(struct __sk_buff *skb, const struct tuple *tuple)
 {
 	struct address nobody = {};
-	struct flow_draft *draft = draft_of(tuple, &nobody);
+	struct flow_draft *draft;
 	enum drop_reason reason;
 	const struct pod *pod;
 
+	if (!tuple)
+		return DROP_FLOW_TABLE_FULL;
+	draft = draft_of(tuple, &nobody);
 	if (!draft)
 		return DROP_FLOW_TABLE_FULL;
 	reason = serve(tuple, client_outside(&tuple->source), &draft->flow);

@@ -30,12 +30,16 @@ static __always_inline bool is_begun(const struct flow_draft *draft)
 /* Enters a flow with the translation that the draft says; the source port there is a wish. DROP_NONE: `flow_find` finds it
  * now, made by us or by another CPU.
  */
-static __noinline enum drop_reason translation_begin(struct __sk_buff *skb, const struct tuple *tuple,
+__weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, const struct tuple *tuple,
 						     struct flow_draft *draft)
 {
-	struct flow *flow = &draft->flow;
-	bool reversed = draft_key(tuple, &draft->key);
+	struct flow *flow;
+	bool reversed;
 
+	if (!tuple || !draft)
+		return DROP_FLOW_TABLE_FULL;
+	flow = &draft->flow;
+	reversed = draft_key(tuple, &draft->key);
 	if (!flow_charge(&flow->owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_FLOW_QUOTA;
