@@ -58,8 +58,12 @@ static __noinline int masquerade_after_stack(struct __sk_buff *skb, struct work 
 		if (!flow_find(&packet->tuple, &view))
 			return TC_ACT_OK;
 	}
-	if (!flow_translation(&view, &work->to))
-		return TC_ACT_OK;
+	if (!flow_translation(&view, &work->to)) {
+		const struct destination *behind = destination_of(&packet->tuple.destination);
+
+		/* In the pod's own name: a node takes it from the tunnel only, see find_way. */
+		return behind && behind->kind == DESTINATION_NODE ? carry(skb, work, &view, false, HOOK_EGRESS) : TC_ACT_OK;
+	}
 	/* Elsewhere may be on another way, or on another link. */
 	if (!address_equal(&packet->tuple.destination, &work->to.destination))
 		return carry(skb, work, &view, false, HOOK_EGRESS);

@@ -165,3 +165,16 @@ def test_the_tunnel_outlives_the_agents_and_is_made_anew_when_somebody_deletes_i
     first.agent.wait(lambda: DEVICE in netlink.link_names(first.netns))
     first.agent.wait(lambda: first.routes().get("10.77.2.0/24", {}).get("dev") == DEVICE)
     first.agent.wait(lambda: all(reaches(here, address) for address in answer.addresses))
+
+
+def test_a_pod_whose_packets_keep_to_the_hosts_stack_is_reached_through_the_tunnel_as_well(
+    fabric: Fabric,
+) -> None:
+    first, second = fabric.node(1, routing="vxlan"), fabric.node(2)
+    started(first, second)
+    here, _ = first.add("here")
+    limit = {"ingressRate": 10**9, "ingressBurst": 10**9, "egressRate": 10**9, "egressBurst": 10**9}
+    limited, answer = second.add("limited", runtimeConfig={"bandwidth": limit})
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    assert [reaches(first.netns, address) for address in answer.addresses] == [True, True]
+    assert [reaches(limited, first.v4), reaches(limited, first.v6)] == [True, True]
