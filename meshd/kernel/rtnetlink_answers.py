@@ -47,6 +47,12 @@ def link_of(answer: bytes) -> Link:
     )
 
 
+def group_of(answer: bytes) -> int:
+    """The group in an answer to `rtnetlink.get_link`, without a look at the rest, which is ten times as long."""
+    found = attributes(answer[rt.LINK.size :])
+    return next((rt.value(each) for kind, each in found if kind == rt.IFLA_GROUP), 0)
+
+
 def route_of(answer: bytes) -> Route:
     """An answer to `rtnetlink.get_route` or `rtnetlink.get_routes`."""
     found = dict(attributes(answer[rt.ROUTE.size :]))

@@ -32,6 +32,7 @@ GATEWAYS: Mapping[int, str] = {4: "169.254.1.1", 6: "fe80::1"}
 # Link groups are the namespace's own: `ip link show group 7701`.
 ATTACHED_GROUP = 7701
 DOOMED_GROUP = 7702
+PODS_GROUPS = frozenset({ATTACHED_GROUP, DOOMED_GROUP})
 
 # What else belongs to the host's end of a pod's link, by its ifindex; sent with its routes.
 More = Callable[[int], Sequence[Message]]

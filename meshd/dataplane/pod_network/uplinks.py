@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from meshd.dataplane.devices import Found, Uplink
-from meshd.dataplane.pod_network.links import ATTACHED_GROUP, DOOMED_GROUP
+from meshd.dataplane.pod_network.links import PODS_GROUPS
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket
-from meshd.kernel.rtnetlink_answers import Link, link_of, route_of
+from meshd.kernel.rtnetlink_answers import Link, group_of, link_of, route_of
 from meshd.model import Address, is_ipv4, parse_address
 
 # linux/if_addr.h, linux/rtnetlink.h: addresses that are not to be sent from, and those of a wider scope than a link.
@@ -92,7 +92,7 @@ def _is_ethernet(link: Link) -> bool:
 
 
 def _is_pods(link: Link | None) -> bool:
-    return link is not None and link.group in {ATTACHED_GROUP, DOOMED_GROUP}
+    return link is not None and link.group in PODS_GROUPS
 
 
 def _uplink(link: Link, held: Iterable[Held]) -> Uplink:
@@ -160,7 +160,8 @@ class Watch:
 def concerns_uplinks(kind: int, body: bytes) -> bool:
     """Whether what the kernel told may change what leads out of the node: nothing that is a pod's does."""
     if kind in {rt.RTM_NEWLINK, rt.RTM_DELLINK}:
-        return not _is_pods(link_of(body))
+        # A node with many pods tells of little else.
+        return group_of(body) not in PODS_GROUPS
     if kind in {rt.RTM_NEWADDR, rt.RTM_DELADDR}:
         return int(rt.ADDRESS.unpack_from(body)[3]) < _SCOPE_LINK
     if kind in {rt.RTM_NEWROUTE, rt.RTM_DELROUTE}:
