@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from scripts.kernels.images import Image
 
@@ -33,8 +31,8 @@ def virtiofsd() -> str | None:
     return next((path for path in VIRTIOFSD if shutil.which(path)), None)
 
 
-def run(image: Image, script: str, output: TextIO, patience_s: float) -> int:
-    """Runs ``script`` in a shell in a guest; its status. What it says goes to ``output`` as it comes.
+def run(image: Image, script: str, patience_s: float) -> int:
+    """Runs ``script`` in a shell in a guest; its status. What it says goes to our standard output as it comes.
 
     Raises:
         GuestError: the kernel did not start, or died, or ``patience_s`` was over.
@@ -42,20 +40,16 @@ def run(image: Image, script: str, output: TextIO, patience_s: float) -> int:
     with tempfile.TemporaryDirectory(prefix="meshd-kernel-") as name:
         directory = Path(name)
         (directory / "script").write_text(script)
-        with _files(directory):
-            command = _qemu(image, directory)
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-            signal.signal(signal.SIGALRM, lambda *_: process.kill())
-            signal.setitimer(signal.ITIMER_REAL, patience_s)
+        with (
+            _files(directory),
+            subprocess.Popen(_qemu(image, directory), stdin=subprocess.DEVNULL) as process,
+        ):
             try:
-                for line in process.stdout or ():
-                    output.write(line)
-                    output.flush()
-                process.wait()
+                process.wait(patience_s)
+            except subprocess.TimeoutExpired as error:
+                raise GuestError(f"its script did not end within {patience_s:g} s") from error
             finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
                 process.kill()
-                process.wait()
         status = (directory / "status").read_text().strip()
         if not status:
             said = (directory / "console").read_text(errors="replace").splitlines()
