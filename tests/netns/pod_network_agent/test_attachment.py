@@ -142,11 +142,13 @@ def test_a_pod_with_a_bandwidth_limit_has_links_beside_which_other_queueing_has_
     node: CniNode,
 ) -> None:
     limit = {"bandwidth": {"ingressRate": 10**9, "ingressBurst": 10**6}}
-    node.add("one", runtimeConfig=limit)
+    netns, _ = node.add("one", runtimeConfig=limit)
     [link] = node.links()
     assert filters_on(node, link) == {}
     assert links_of(node).keys() == {(index_of(node, link), program) for program in POD.programs}
     assert {row.flags for row in pods(node).values()} == {VIA_STACK}
+    assert node.ask("DEL", "one", netns).status == 0
+    node.agent.wait(lambda: links_of(node) == {})
 
 
 def test_a_pod_of_another_plugin_is_observed_at_the_nodes_end_of_its_link(

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import partial
 
+from meshd.dataplane.pod_network import routes
 from meshd.dataplane.pod_network.places import POD
 from meshd.dataplane.pod_network.sysctls import RESERVED_PORTS
+from meshd.kernel.route_socket import RouteSocket
 from tests.netns.cni.node import CniNode, reaches
+from tests.netns.pod_network_agent.commands import cleanup, drops
 from tests.netns.pod_network_agent.in_kernel import filters_on, links_of, pins, pods
 from tests.netns.pod_network_agent.traffic import stream
 
 TRY_AGAIN_LATER = 11
 FORWARD = "net/ipv4/ip_forward"
-
-
-def cleanup(node: CniNode, *options: str) -> tuple[int, str]:
-    """Runs `meshd cleanup` on the node; its status and what it said."""
-    configuration = str(node.agent.configuration())
-    command = [sys.executable, "-m", "meshd.agent", "cleanup", "--config", configuration, *options]
-    done = node.netns.run(lambda: subprocess.run(command, capture_output=True, text=True, check=False))
-    return done.returncode, done.stdout + done.stderr
 
 
 def test_a_killed_agent_is_missed_by_new_pods_only(node: CniNode) -> None:
@@ -89,15 +82,25 @@ def test_a_cleanup_gives_the_node_its_sysctls_back_but_forwards_as_long_as_there
     node.agent.kill()
     assert cleanup(node)[0] == 0
     assert (node.netns.read_sysctl(RESERVED_PORTS), node.netns.read_sysctl(FORWARD)) == ("", "0")
+    assert node.netns.run(routes_of_meshd) == []
 
 
-def test_after_a_cleanup_a_new_start_takes_the_pods_over(node: CniNode) -> None:
+def routes_of_meshd() -> list[str]:
+    with RouteSocket() as route:
+        return [str(network) for network in routes.present(route)]
+
+
+def test_after_a_cleanup_a_new_start_takes_the_pods_over_and_drops_nothing(node: CniNode) -> None:
     first, one = node.add("one")
-    node.agent.kill()
-    assert cleanup(node)[0] == 0
-    node.start()
-    node.agent.wait(lambda: all(filters_on(node, link).keys() == set(POD.programs) for link in node.links()))
-    assert pods(node).keys() == set(one.addresses)
-    _, two = node.add("two")
-    # The kernel makes an IPv6 address ready behind the back of who adds it.
-    node.agent.wait(lambda: all(reaches(first, address) for address in two.addresses))
+    second, two = node.add("two")
+    with stream(first, second, two.addresses[0]) as v4, stream(second, first, one.addresses[1]) as v6:
+        node.agent.kill()
+        assert cleanup(node)[0] == 0
+        node.start()
+        node.agent.wait(
+            lambda: all(filters_on(node, link).keys() == set(POD.programs) for link in node.links())
+        )
+        assert pods(node).keys() == {*one.addresses, *two.addresses}
+        assert v4.goes_on()
+        assert v6.goes_on()
+    assert drops(node) == {}

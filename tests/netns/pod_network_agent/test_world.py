@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from meshd.api.v1 import metrics_pb2
-from meshd.api.v1.metrics_pb2_grpc import MetricsServiceStub
 from meshd.dataplane.pod_network.places import UPLINK
+from meshd.dataplane.pod_network.sysctls import RESERVED_PORTS
 from meshd.kernel import netlink
 from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
 from tests.netns.cni.node import CniNode, reaches
+from tests.netns.pod_network_agent.commands import cleanup, drops
 from tests.netns.pod_network_agent.in_kernel import index_of, links_of
-from tests.netns.pod_network_agent.test_life import cleanup
 from tests.netns.pod_network_agent.traffic import stream
 
 WORLD = "192.168.99.2", "fd99::2"
@@ -58,6 +57,23 @@ def test_a_pod_reaches_the_world_under_the_nodes_address_in_both_families(
     assert all(reaches(pod, address) for address in WORLD)
 
 
+@pytest.mark.parametrize(
+    ("options", "reserved"),
+    [({"masquerade": False}, ""), ({"masqueradeExcluded": ["192.168.99.0/24"]}, "50000-65535")],
+)
+def test_where_nothing_is_masqueraded_a_pod_goes_under_its_own_address(
+    node: CniNode, world: Netns, options: dict[str, object], reserved: str
+) -> None:
+    node.agent.kill()
+    node.agent.options["podNetwork"] = options
+    node.start()
+    netlink.add_route(world, ip_network("10.77.1.0/24"), IPv4Address("192.168.99.1"))
+    pod, one = node.add("one")
+    with stream(pod, world, WORLD[0]):
+        assert peers_of(world, 9000) == {one.addresses[0]}
+    assert node.netns.read_sysctl(RESERVED_PORTS) == reserved
+
+
 def test_masqueraded_connections_outlive_the_agent_and_its_successor(node: CniNode, world: Netns) -> None:
     pod, _ = node.add("one")
     with stream(pod, world, WORLD[0]) as v4, stream(pod, world, WORLD[1], 9001) as v6:
@@ -92,10 +108,3 @@ def test_what_a_pod_sends_under_another_name_is_dropped_and_counted(node: CniNod
             liar.bind(("10.77.1.99", 0))
             liar.sendto(b"it was me", (WORLD[0], 9))
     assert drops(node) == {("source_not_the_pods", "from_pod"): 1}
-
-
-def drops(node: CniNode) -> dict[tuple[str, str], int]:
-    """Reason and direction -> packets, as the agent tells."""
-    with node.agent.channel() as channel:
-        answer = MetricsServiceStub(channel).ListDrops(metrics_pb2.ListDropsRequest(), timeout=5)
-    return {(one.reason, one.direction): one.packets for one in answer.drops}
