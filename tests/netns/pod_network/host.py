@@ -35,6 +35,7 @@ ROUTER = {4: "192.0.2.254", 6: "2001:db8::fe"}
 WORLD = {4: "203.0.113.5", 6: "2001:db8:1::5"}
 CIDR = {4: "10.244.1.0/24", 6: "fd00:10::/64"}
 MTU = 1500
+UPLINK_MAC = "02:00:00:00:01:01"
 DIRECTIONS = ("from pod", "to pod")
 
 
@@ -194,7 +195,7 @@ def host(run_name: str, sizes: Mapping[str, int] | None = None, **knobs: int) ->
     loaded, made, bpf = load(sizes, **knobs)
     with bpf, Netns.create("node") as node, Netns.create("world") as world:
         create_veth(
-            VethEnd(node, f"{run_name}u", _interfaces(NODE)),
+            VethEnd(node, f"{run_name}u", _interfaces(NODE), mac=UPLINK_MAC),
             VethEnd(world, f"{run_name}w", _interfaces(ROUTER)),
         )
         for each in WORLD.values():
