@@ -20,6 +20,7 @@ from meshd.model import (
     Frontend,
     Namespace,
     Node,
+    NodeState,
     Protocol,
     Service,
     ServiceName,
@@ -65,6 +66,16 @@ async def test_every_kind_of_object_comes_back_as_it_was(tmp_path: Path) -> None
         Namespace("default", "api", global_services=True),
         Workload("default", "pod", "api", "/run/netns/x", (v6,), socket_lb=False),
         Node("cm-1", "n1", "api", (v6,), ("10.1.0.0/24",), "zone-a"),
+        Node(
+            "cm-1",
+            "n2",
+            "api",
+            extra=(v6,),
+            routing="auto",
+            identities=(1, 2),
+            state=NodeState.STALE,
+            reason="x",
+        ),
         Cluster("cm-1", "api", 1, local=True, state=ClusterState.SYNCED, since_s=1.5),
     ]
     await written(tmp_path, *objects)
