@@ -13,6 +13,7 @@ import pytest
 
 from meshd.kernel import netlink
 from meshd.kernel.netns import Netns
+from tests.netns.agent.agent_node import VIP, endpoint_slice, service
 from tests.netns.cni.chain import NEEDS, Chain, meshd
 from tests.netns.cni.node import CniNode, reaches
 from tests.netns.cni.streams import asked, serving
@@ -116,6 +117,20 @@ def test_a_pod_with_a_bandwidth_limit_sends_and_receives_through_it(node: CniNod
     assert queues(node) == {}
 
 
+def test_tuning_after_it_sets_sysctls_and_mtu_and_the_pod_is_reached(node: CniNode) -> None:
+    sysctl = {"net.core.somaxconn": "500", "net.ipv4.conf.eth0.arp_filter": "1"}
+    chain = Chain(node, [meshd(node), {"type": "tuning", "sysctl": sysctl, "mtu": 1300}])
+    pods = [node.pod(name) for name in ("one", "two")]
+    addresses = [chain.add(name, netns) for name, netns in zip(("one", "two"), pods, strict=True)]
+    with Netns.open(pods[0]) as pod:
+        assert pod.read_sysctl("net/core/somaxconn") == "500"
+        assert pod.read_sysctl("net/ipv4/conf/eth0/arp_filter") == "1"
+        assert "mtu 1300" in run_in(pod, "ip", "link", "show", "eth0")
+    chain.check("one", pods[0])
+    assert all(reaches(pods[1], address) for address in addresses[0])
+    chain.delete("one", pods[0])
+
+
 @pytest.fixture
 def bridged(node: CniNode, tmp_path: Path) -> Chain:
     ipam = {
@@ -159,3 +174,19 @@ def test_after_bridge_the_pod_is_checked_and_deleted_as_the_others_made_it(
     bridged.delete("one", netns)
     with Netns.open(netns) as pod:
         assert "eth0" not in netlink.link_names(pod)
+
+
+def test_after_bridge_services_are_translated_for_pods_that_no_socket_hook_sees(
+    node: CniNode, bridged: Chain
+) -> None:
+    client, server = node.pod("client"), node.pod("server")
+    [asker, *_] = bridged.add("client", client)
+    [backend, *_] = bridged.add("server", server)
+    with serving(server, 8080):
+        # This process, whose socket it is, is in no cgroup of the node.
+        assert asked(client, VIP, 80) == ""
+        node.agent.write("echo", service("echo", VIP), endpoint_slice("echo", backend))
+        node.agent.wait(lambda: asked(client, VIP, 80) != "")
+        assert asked(client, VIP, 80) == asker
+        node.agent.kill()
+        assert asked(client, VIP, 80) == asker
