@@ -200,6 +200,14 @@ def test_an_answer_settles_both_entries(alone: Node, family: int) -> None:
 
 
 @FAMILIES
+def test_a_flow_that_two_cpus_begin_at_once_has_one_translation(alone: Node, family: int) -> None:
+    for packet in first_packets(family):
+        assert alone.send("nat_begin_twice", packet).outcome == PASSED
+    assert len(alone.flows("new_flows")) == 2 * 3
+    assert alone.owned(POD[family]) == 3
+
+
+@FAMILIES
 def test_who_answers_without_having_been_asked_gets_nowhere(alone: Node, family: int) -> None:
     packet = first_packets(family)[1]
     sent = as_sent(packet, source_of(alone.send("nat_from_pod", packet).frame)[1])

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings, strategies
 
 from meshd.kernel.object import BpfObject, Loaded
 from tests.bpf.compiled import compiled
@@ -106,6 +107,29 @@ def test_of_a_fragmented_packet_the_first_part_carries_the_checksum_of_all(
     wanted = packet.between(ends[2], 61000, ends[3], 5353)
     for frame, expected in zip(fragments(packet, 48), fragments(wanted, 48), strict=True):
         assert rewritten(harness, frame, wanted) == expected
+
+
+ADDRESSES_V4 = strategies.ip_addresses(v=4).map(str)
+ADDRESSES_V6 = strategies.ip_addresses(network="2000::/3").map(str)
+NUMBERS = strategies.integers(1, 0xFFFF)
+
+
+@pytest.mark.parametrize("addresses", [ADDRESSES_V4, ADDRESSES_V6], ids=["v4", "v6"])
+def test_no_ends_and_no_payload_make_a_checksum_wrong(
+    harness: Loaded, addresses: strategies.SearchStrategy[str]
+) -> None:
+    segments = strategies.builds(
+        Packet, strategies.sampled_from((TCP, UDP)), addresses, NUMBERS, addresses, NUMBERS,
+        payload=strategies.binary(max_size=100), flags=strategies.integers(0, 255),
+    )  # fmt: skip
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(segments, strategies.tuples(addresses, NUMBERS, addresses, NUMBERS))
+    def rewrite_any(packet: Packet, ends: tuple[str, int, str, int]) -> None:
+        wanted = packet.between(*ends)
+        assert rewritten(harness, packet.frame(), wanted) == wanted.frame()
+
+    rewrite_any()
 
 
 def test_another_protocol_changes_its_addresses_only(harness: Loaded) -> None:

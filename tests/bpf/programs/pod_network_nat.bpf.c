@@ -83,6 +83,20 @@ int nat_after_stack(struct __sk_buff *skb)
 	return follow(skb, ORIGIN_STACK);
 }
 
+/* As if another CPU had begun the flow after this one did not find it. */
+SEC("tc")
+int nat_begin_twice(struct __sk_buff *skb)
+{
+	enum drop_reason reason;
+	struct packet packet;
+
+	parse(skb, &packet);
+	reason = begin(skb, &packet, ORIGIN_POD);
+	if (!reason)
+		reason = begin(skb, &packet, ORIGIN_POD);
+	return reason ? OUTCOME_DROPPED + reason : OUTCOME_PASSED;
+}
+
 static __always_inline int translate_error(struct __sk_buff *skb, bool of_pod)
 {
 	struct packet packet;
