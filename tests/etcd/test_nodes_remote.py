@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from clustermesh import keys
 from clustermesh.kv import Kv
@@ -14,12 +15,13 @@ from clustermesh.node_record import encode_node
 from clustermesh.operations import Put
 from clustermesh.own_keys import OwnKeys
 from clustermesh.peers import Peer
+from clustermesh.records import encode_config
 from clustermesh.remote import Remote
 from tests.etcd.node_recording import RecordingNodes
 from tests.etcd.process import EtcdProcess
 from tests.etcd.recording import RecordingSink
 from tests.etcd.test_nodes import NODE, NODE_KEY, addresses
-from tests.etcd.test_publisher import running
+from tests.etcd.test_publisher import CONFIG, running
 from tests.etcd.test_remote import share
 
 
@@ -73,6 +75,22 @@ async def test_the_order_holds_whatever_was_there_first(etcd: EtcdProcess, kv: K
         ("replace", "cm-1", "1"),
         ("synced", "cm-1"),
     ]
+
+
+async def test_the_copy_of_a_kvstoremesh_is_read_below_its_own_prefixes(etcd: EtcdProcess, kv: Kv) -> None:
+    sink = RecordingSink()
+    await kv.put(keys.cluster_config("cm-1"), encode_config(replace(CONFIG, cached=True)))
+    await kv.put("cilium/cache/nodes/v1/cm-1/n1", encode_node(NODE))
+    for key, value in addresses(2).items():
+        await kv.put(key.replace("cilium/state/ip/v1/default", "cilium/cache/ip/v1/cm-1"), value)
+    # Of its own cluster, not of the one that is copied.
+    await kv.put(keys.address("10.9.9.9"), addresses(1)[keys.address("10.1.0.1")])
+    for resource in ("nodes", "ip", "services"):
+        await kv.put(keys.canary("cm-1", resource, cached=True), b"now")
+    async with reading(etcd, sink) as (remote, nodes):
+        await sink.told("synced", "cm-1")
+    assert (nodes.nodes, sorted(nodes.addresses)) == ({"n1": NODE}, ["10.1.0.1", "10.1.0.2"])
+    assert remote.status.refused == {}
 
 
 async def test_changes_arrive_and_keys_of_one_lease_vanish_at_one_revision(etcd: EtcdProcess, kv: Kv) -> None:

@@ -152,6 +152,30 @@ def is_attached(node: FabricNode) -> bool:
     )
 
 
+def test_a_tunnel_between_nodes_that_share_ipv6_only(fabric: Fabric) -> None:
+    first, second = fabric.node(1, routing="vxlan"), fabric.node(2)
+    for node in (first, second):
+        # IPv4 leads to etcd only, over a link without a default route.
+        node.run_ip("address", "flush", "dev", f"{node.name}u", "scope", "global")
+        node.run_ip("address", "add", f"{node.v6}/64", "dev", f"{node.name}u", "nodad")
+        node.run_ip("-6", "route", "replace", "default", "via", "fd78::fe")
+        side = VethEnd(node.netns, f"{node.name}m", (ip_interface(f"{node.v4}/24"),))
+        netlink.create_veth(side, VethEnd(fabric.netns, f"{node.name}n"))
+        netlink.add_port(fabric.netns, fabric.bridge, f"{node.name}n")
+    started(first, second)
+    assert [list(shown.addresses) for shown in first.nodes().values()] == [[second.v6]]
+    here, mine = first.add("here")
+    there, answer = second.add("there")
+    with Netns.open(here) as pod:
+        (link,) = pod.run(lambda: shown_here("link", "show", "dev", "eth0"))
+    assert link["mtu"] == 1430
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    content = bytes(range(256)) * 4096
+    wanted = hashlib.sha256(content).hexdigest()
+    assert [received(there, address, here, content) for address in answer.addresses] == [wanted, wanted]
+    assert [received(here, address, there, content) for address in mine.addresses] == [wanted, wanted]
+
+
 def test_the_tunnel_outlives_the_agents_and_is_made_anew_when_somebody_deletes_it(fabric: Fabric) -> None:
     first, second = fabric.node(1, routing="vxlan"), fabric.node(2)
     started(first, second)
