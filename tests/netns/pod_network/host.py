@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from ipaddress import ip_address, ip_interface, ip_network
+from pathlib import Path
 from typing import NamedTuple
 
 from meshd.dataplane.pod_network import destinations, filters, links, rows
@@ -180,19 +181,23 @@ class Host:
         }
 
 
-def load(sizes: Mapping[str, int] | None = None, **knobs: int) -> tuple[Loaded, Codecs, BpfObject]:
-    """The package's programs of the pod network."""
+def load(
+    sizes: Mapping[str, int] | None = None, pins: Path | None = None, **knobs: int
+) -> tuple[Loaded, Codecs, BpfObject]:
+    """The package's programs of the pod network; over the maps that are pinned in ``pins``, if there are."""
     bpf = BpfObject.open()
     bpf.load_only(PROGRAMS)
     bpf.set_max_entries(sizes or {})
     bpf.set_globals({"masquerade": 1, "masquerade_port_first": 50000, "masquerade_port_last": 50999} | knobs)
-    return bpf.load(), codecs(bpf.btf), bpf
+    return bpf.load(pins=pins), codecs(bpf.btf), bpf
 
 
 @contextmanager
-def host(run_name: str, sizes: Mapping[str, int] | None = None, **knobs: int) -> Iterator[Host]:
+def host(
+    run_name: str, sizes: Mapping[str, int] | None = None, pins: Path | None = None, **knobs: int
+) -> Iterator[Host]:
     """A node with an uplink to a world, and no pod yet."""
-    loaded, made, bpf = load(sizes, **knobs)
+    loaded, made, bpf = load(sizes, pins, **knobs)
     with bpf, Netns.create("node") as node, Netns.create("world") as world:
         create_veth(
             VethEnd(node, f"{run_name}u", _interfaces(NODE), mac=UPLINK_MAC),

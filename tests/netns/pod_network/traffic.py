@@ -142,6 +142,11 @@ class Stream:
             self.position += len(said)
         sender.join()
 
+    def retransmitted(self) -> int:
+        """How many segments this side sent more than once, as far as the kernel tells (struct tcp_info)."""
+        told = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+        return int(struct.unpack_from("=I", told, 100)[0])
+
     def close(self) -> None:
         self.socket.close()
 
