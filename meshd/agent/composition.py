@@ -23,16 +23,13 @@ from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.agent.node_figures import node_figures
 from meshd.agent.own_node import OwnNode
-from meshd.agent.pod_network_view import PodNetworkView
+from meshd.agent.pod_network_view import PodNetworkView, traffic_control
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
-from meshd.dataplane.features import POD_NETWORK
-from meshd.dataplane.opening import left_out, link_pins, open_object
+from meshd.dataplane.opening import left_out, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
-from meshd.dataplane.pod_network.places import POD
-from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
@@ -142,7 +139,7 @@ class Agent:
         config = self._config
         limit = config.clustermesh.max_connected_clusters
         nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name, limit)
-        programs = self._traffic_control(dataplane, found)
+        programs = traffic_control(config, self._mesh, dataplane, found)
         view = DataplaneView(config, dataplane, found, programs.places if programs is not None else dict)
         known = [name for name in dataplane.held.source_names.values() if self._is_configured(name)]
         remotes = RemoteClusters(
@@ -202,25 +199,6 @@ class Agent:
                 if part is not None:
                     tasks.create_task(part.run())
             tasks.create_task(self._freeze_when_settled())
-
-    def _traffic_control(self, dataplane: Dataplane, found: Sequence[Feature]) -> TrafficControl | None:
-        """None: no programs carry pods' packets here, by configuration or because the kernel cannot."""
-        programs = {
-            name: each
-            for name, each in dataplane.opened.loaded.programs.items()
-            if name in POD_NETWORK.programs
-        }
-        # The one that expires flows needs less of the kernel than those that carry packets.
-        if POD_NETWORK not in dataplane.opened.features or not programs.keys() >= set(POD.programs):
-            return None
-        return TrafficControl(
-            self._config,
-            self._mesh,
-            dataplane.devices,
-            programs,
-            link_pins(self._config),
-            has_tcx=any(each.name == "tcx" and each.present for each in found),
-        )
 
     def _manifests(self) -> Manifests | None:
         config = self._config

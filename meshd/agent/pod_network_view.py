@@ -1,4 +1,4 @@
-"""What the servers show of the pod network: drops, what its programs did, and pods that have none."""
+"""The pod network's programs in the agent, and what the servers show of them: drops, events, flows, and who has none."""
 
 from __future__ import annotations
 
@@ -6,14 +6,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from meshd.config import Config
+from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.features import POD_NETWORK
-from meshd.dataplane.opening import Opened
+from meshd.dataplane.opening import Opened, link_pins
 from meshd.dataplane.pod_network import removal
 from meshd.dataplane.pod_network.counters import Counters
 from meshd.dataplane.pod_network.expire import Expirer
+from meshd.dataplane.pod_network.places import POD
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
+from meshd.kernel.features import Feature as KernelFeature
 from meshd.servers.introspection import Drop, Figure, Sample
+from meshd.state import Mesh
+
+
+def traffic_control(
+    config: Config, mesh: Mesh, dataplane: Dataplane, found: Sequence[KernelFeature]
+) -> TrafficControl | None:
+    """None: no programs carry pods' packets here, by configuration or because the kernel cannot."""
+    loaded = dataplane.opened.loaded.programs
+    programs = {name: loaded[name] for name in POD_NETWORK.programs if name in loaded}
+    # The one that expires flows needs less of the kernel than those that carry packets.
+    if POD_NETWORK not in dataplane.opened.features or not programs.keys() >= set(POD.programs):
+        return None
+    has_tcx = any(each.name == "tcx" and each.present for each in found)
+    return TrafficControl(config, mesh, dataplane.devices, programs, link_pins(config), has_tcx=has_tcx)
 
 
 class PodNetworkView:
@@ -58,7 +75,14 @@ class PodNetworkView:
                 "pod_network_events", "What the programs on pods' links did, by event.", "counter", events
             ),
             *self._flows(),
+            *self._repaired(),
         ]
+
+    def _repaired(self) -> Iterator[Figure]:
+        if self._programs is not None:
+            count = Sample(float(self._programs.repaired))
+            help_text = "Devices that somebody had taken programs off, and that were given them again."
+            yield Figure("programs_repaired", help_text, "counter", (count,))
 
     def _flows(self) -> Iterator[Figure]:
         """As of the last walk over the table."""

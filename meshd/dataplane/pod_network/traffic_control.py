@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +67,10 @@ class TrafficControl:
         # Whether every device has its programs, but for those below: device -> why it has none.
         self.is_on = False
         self.without: dict[str, str] = {}
-        self.repaired: Counter[str] = Counter()
+        # How many devices had lost programs and were given them again.
+        self.repaired = 0
+        # Ifindexes of devices that had theirs at the last look, or since.
+        self._complete: set[int] = set()
 
     async def run(self) -> None:
         """Until cancelled; what is attached stays."""
@@ -98,6 +100,7 @@ class TrafficControl:
         """What puts the programs on the host's end of a pod's link, in the same datagram as its routes."""
         if attachment.via_stack or attachment.chained:
             return []
+        self._complete.add(index)
         return filters.attach(index, POD, self._programs)
 
     def attach_links(self, attachment: Attachment, index: int) -> None:
@@ -158,26 +161,32 @@ class TrafficControl:
             if self.without.get(device) != reason:
                 log.error("programs cannot be attached", device=device, reason=reason)
         self.without = without
-        if put_on and self.is_on:
-            log.warning("programs were not where they belong, and are attached", devices=sorted(put_on))
-            self.repaired["programs"] += len(put_on)
+        lost = {target.name for target in put_on if target.index in self._complete}
+        if lost:
+            log.warning("programs were taken off and are attached again", devices=sorted(lost))
+            self.repaired += len(lost)
+        self._complete = {target.index for target in targets if target.name not in without}
 
-    def _put_right(self, targets: list[Target]) -> tuple[dict[str, str], set[str]]:
-        """Device -> why it has not all its programs; and the devices that were given some. On a worker thread."""
+    def _put_right(self, targets: list[Target]) -> tuple[dict[str, str], set[Target]]:
+        """Device -> why it has not all its programs; and the devices that were given some. On a worker thread.
+
+        Raises:
+            KernelError: the kernel does not say what is there.
+        """
         there = self._there(targets)
         ids = {name: program.info().program_id for name, program in self._programs.items()}
         without: dict[str, str] = {}
-        put_on: set[str] = set()
+        put_on: set[Target] = set()
         for name, target in in_order(targets, lambda each: each.place):
             if name not in ids or there.get((target.index, name)) == ids[name]:
                 continue
             try:
                 self._put_on(target, name)
-                put_on.add(target.name)
+                put_on.add(target)
             except KernelError as error:
                 if error.errno != errno.ENODEV:  # gone meanwhile
                     without[target.name] = str(error)
-        self._update_others(targets, there, ids)
+        without |= self._update_others(targets, there, ids)
         return without, put_on
 
     def _put_on(self, target: Target, name: str) -> None:
@@ -198,14 +207,19 @@ class TrafficControl:
 
     def _update_others(
         self, targets: list[Target], there: Mapping[tuple[int, str], int], ids: Mapping[str, int]
-    ) -> None:
+    ) -> dict[str, str]:
         """A device that is no uplink any more has flows still: it keeps its programs, the newest ones, until it goes."""
+        failed: dict[str, str] = {}
         wanted = {(each.index, name) for each in targets for name in each.place.programs}
         for (index, name), program in there.items():
             if (index, name) in wanted or name not in ids or program == ids[name]:
                 continue
             place = next(each for each in (POD, UPLINK, TUNNEL) if name in each.programs)
-            if program == 0:
-                device_links.forget(index, name, self._pins)
-            else:
-                device_links.attach(index, place, name, self._programs[name], self._pins)
+            try:
+                if program == 0:
+                    device_links.forget(index, name, self._pins)
+                else:
+                    device_links.attach(index, place, name, self._programs[name], self._pins)
+            except KernelError as error:
+                failed[f"link {index}"] = str(error)
+        return failed

@@ -69,6 +69,13 @@ def test_what_somebody_takes_off_is_put_back(node: CniNode) -> None:
 
     node.netns.run(take_off)
     node.agent.wait(lambda: filters_on(node, link) == before)
+    node.agent.wait(lambda: figure(node, "programs_repaired") == 1)
+
+
+def figure(node: CniNode, name: str) -> float:
+    """What the agent counts under that name."""
+    status = node.agent.status()
+    return sum(each.value for each in status.figures if each.name == name) if status is not None else 0.0
 
 
 def test_a_start_that_fails_takes_nothing_off(node: CniNode) -> None:
