@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import structlog
 
 from meshd.config import Config
-from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
+from meshd.dataplane.devices import TUNNEL_DEVICE, Devices, Found
 from meshd.dataplane.pod_network import uplinks
 from meshd.dataplane.pod_network.plans import SETTINGS, UPLINKS
 from meshd.errors import KernelError
@@ -59,8 +60,18 @@ async def look(route: RouteSocket, config: Config, mesh: Mesh, devices: Devices)
     looked = await asyncio.to_thread(uplinks.look, route)
     named = [parse_address(text) for text in config.node_addresses]
     found = uplinks.found(looked, config.pod_network.uplinks, named, TUNNEL_DEVICE)
+    found = remembering(found, devices.now)
     if found != devices.now:
         devices.now = found
         for key in (UPLINKS, SETTINGS):
             mesh.touch(key)
         log.info("uplinks", devices=[each.name for each in found.uplinks])
+
+
+def remembering(found: Found, before: Found) -> Found:
+    """``found`` with the node's own addresses of ``before`` where it has none.
+
+    A link that is down for a moment, or an address that is just renewed, takes the default route away. Who then said that
+    this node has no address would be cut off by all others.
+    """
+    return replace(found, node_v4=found.node_v4 or before.node_v4, node_v6=found.node_v6 or before.node_v6)

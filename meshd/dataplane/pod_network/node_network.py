@@ -114,6 +114,7 @@ class NodeNetwork:
         if not found.looked:
             return
         try:
+            ways.forget({address for node in self._nodes() for address in node.addresses})
             if changed := await asyncio.to_thread(ways.look_again):
                 for node in self._nodes():
                     if not changed.isdisjoint(node.addresses):

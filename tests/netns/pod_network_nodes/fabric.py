@@ -62,6 +62,12 @@ class FabricNode(CniNode):
             found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=5)
         return {f"{node.cluster}/{node.name}": node for node in found.nodes if node.source != "node"}
 
+    def node(self) -> node_pb2.Node:
+        """What its agent says of itself."""
+        with self.agent.channel() as channel:
+            found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=5)
+        return next(node for node in found.nodes if node.source == "node")
+
     def knows(self, *names: str) -> bool:
         """Whether these are the nodes it knows, all of them as their records say."""
         return {name for name, node in self.nodes().items() if node.state == node_pb2.NODE_STATE_FRESH} == {

@@ -105,6 +105,21 @@ def test_a_restart_while_etcd_is_away_changes_nothing(fabric: Fabric) -> None:
     )
 
 
+def test_a_node_that_loses_its_default_route_for_a_moment_stays_known(fabric: Fabric) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    second.run_ip("route", "del", "default")
+    second.run_ip("-6", "route", "del", "default")
+    second.agent.wait(lambda: any(entry.get("devices") == [] for entry in second.agent.log()))
+    assert list(second.node().addresses) == list(first.nodes()["cm-1/n2"].addresses) == [second.v4, second.v6]
+    assert (first.destinations(), second.destinations()) == (rows_of(second), rows_of(first))
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+
+
 def test_an_operator_forgets_a_stale_node_and_its_routes_go(fabric: Fabric) -> None:
     first, second = fabric.node(1), fabric.node(2)
     first.start()
