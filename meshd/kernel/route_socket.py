@@ -22,12 +22,18 @@ from meshd.kernel.rtnetlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Message
 
 _HEADER = struct.Struct("=IHHII")
 _ERROR, _DONE = 2, 3
+# Flags: of an answer; of a part of a table that changed while it was read, so that something may be missing.
 _ACK_TLVS = 0x200
+_DUMP_INTERRUPTED = 0x10
 _ATTR_MSG = 1
 # linux/netlink.h: options of SOL_NETLINK.
 _SOL_NETLINK, _CAP_ACK, _EXT_ACK, _GET_STRICT_CHK = 270, 10, 11, 12
 _SIOCGIFINDEX = 0x8933
 _DATAGRAM_BYTES = 1 << 16
+# Answers are there when the request was sent; without one this is a mistake of ours, and must not hold up all others.
+_ANSWER_S = 30
+# A table that changed is read again, so often.
+_READINGS = 10
 # Were all of them refused, this many answers still fit into the socket's buffer.
 _MESSAGES_AT_ONCE = 64
 
@@ -44,6 +50,8 @@ class RouteSocket:
             self._socket.bind((0, 0))
             for option in (_CAP_ACK, _EXT_ACK, _GET_STRICT_CHK):
                 self._socket.setsockopt(_SOL_NETLINK, option, 1)
+            timeout = struct.pack("@ll", _ANSWER_S, 0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeout)
         except OSError as error:
             raise KernelError("open", "a netlink socket", error.errno or 0) from error
         self._sequence = 0
@@ -74,9 +82,16 @@ class RouteSocket:
         self._sequence += len(messages)
         try:
             self._socket.send(_datagram(messages, first))
-            return self._answers(first, len(messages))
+            answers, refused, is_whole = self._answers(first, len(messages))
+            for _ in range(_READINGS):
+                if is_whole:
+                    return answers, refused
+                self._sequence += 1
+                self._socket.send(_datagram(messages[-1:], self._sequence))
+                [answers[-1]], _, is_whole = self._answers(self._sequence, 1)
         except OSError as error:
             raise KernelError("configure", messages[0].what, error.errno or 0) from error
+        raise KernelError("read", messages[-1].what, errno.EINTR, "it changes faster than it can be read")
 
     def index(self, name: str) -> int:
         """The ifindex of link ``name``; 0: there is none."""
@@ -102,9 +117,11 @@ class RouteSocket:
     def __exit__(self, *_exception: object) -> None:
         self.close()
 
-    def _answers(self, first: int, count: int) -> tuple[list[list[bytes]], dict[int, tuple[int, str]]]:
+    def _answers(self, first: int, count: int) -> tuple[list[list[bytes]], dict[int, tuple[int, str]], bool]:
+        """The third: whether nothing changed while it was read."""
         answers: list[list[bytes]] = [[] for _ in range(count)]
         refused: dict[int, tuple[int, str]] = {}
+        is_whole = True
         while True:
             data = self._socket.recv(_DATAGRAM_BYTES)
             at = 0
@@ -116,12 +133,13 @@ class RouteSocket:
                 # Of an exchange that was given up: a signal came between its sending and its answers.
                 if not 0 <= position < count:
                     continue
+                is_whole = is_whole and not (flags & _DUMP_INTERRUPTED and kind != _ERROR)
                 if kind in {_ERROR, _DONE}:
                     code, reason = _outcome(kind, flags, body)
                     if code:
                         refused[position] = code, reason
                     if position == count - 1:
-                        return answers, refused
+                        return answers, refused, is_whole
                 else:
                     answers[position].append(body)
 
