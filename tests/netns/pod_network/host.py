@@ -8,6 +8,7 @@ the node's default route, and has 203.0.113.5 and 2001:db8:1::5 besides. Nobody 
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,10 +24,12 @@ from meshd.kernel.codec import Codec
 from meshd.kernel.netlink import VethEnd, add_route, create_veth, link_index
 from meshd.kernel.netns import Netns
 from meshd.kernel.object import BpfObject, Loaded
+from meshd.kernel.program import TestRun
 from meshd.kernel.route_socket import RouteSocket
 from meshd.model import parse_address
 from meshd.model.attachment import Attachment
 from meshd.model.workload import PodLink
+from tests.bpf.packets import Packet
 from tests.bpf.translation import FlowRow, TupleRow, address
 
 PROGRAMS = (*POD.programs, *UPLINK.programs, *TUNNEL.programs)
@@ -55,6 +58,7 @@ class Codecs:
     destinations: destinations.Layouts
     events: Mapping[str, int]
     reasons: Mapping[str, int]
+    flow_flags: Mapping[str, int]
 
 
 def codecs(btf: Btf) -> Codecs:
@@ -66,6 +70,7 @@ def codecs(btf: Btf) -> Codecs:
         destinations.layouts(btf),
         btf.enum("pod_network_event"),
         {name: number for name, number in btf.enum("drop_reason").items() if name != "DROP_REASONS"},
+        btf.enum("flow_flag"),
     )
 
 
@@ -86,13 +91,13 @@ class Host:
         self.run_name, self.netns, self.world = run_name, netns, world
         self.loaded, self.codecs = loaded, made
         self.uplink = link_index(netns, f"{run_name}u")
-        self._pods: list[Pod] = []
+        self.pods: list[Pod] = []
         self._route = netns.run(RouteSocket)
         self.attach(self.uplink, UPLINK)
 
     def close(self) -> None:
         """Takes the node's own things away; the pods' namespaces go with them."""
-        for pod in self._pods:
+        for pod in self.pods:
             pod.netns.close()
         self._route.close()
 
@@ -124,7 +129,7 @@ class Host:
         programs = self.loaded.programs if attached else {}
         link = links.make(self._route, attachment, mtu, lambda index: filters.attach(index, POD, programs))
         made = Pod(name, inside, ip, link)
-        self._pods.append(made)
+        self.pods.append(made)
         self.write_pod(made)
         return made
 
@@ -172,6 +177,19 @@ class Host:
             for place, direction in enumerate(DIRECTIONS)
         }
         return {name: packets for name, packets in found.items() if packets}
+
+    def run(self, program: str, pod: Pod | None, packet: Packet) -> TestRun:
+        """Runs a program on a packet, as if it came by at a pod's link, or else at the uplink, and was for this node."""
+        index, link = (pod.link.ifindex, pod.link.host_mac) if pod else (self.uplink, UPLINK_MAC)
+        context = bytearray(192)
+        struct.pack_into("=I", context, 40, index)  # __sk_buff.ifindex
+        frame = bytes.fromhex(link.replace(":", "")) + packet.frame()[6:]
+        return self.netns.run(lambda: self.loaded.programs[program].test_run(frame, bytes(context)))
+
+    def owned(self, at: str) -> int:
+        """How many flows are counted for a pod."""
+        value = self.loaded.maps["pod_flows"].lookup(address(at).bytes)
+        return int.from_bytes(value or b"", "little")
 
     def flows(self, table: str = "flows") -> dict[TupleRow, FlowRow]:
         """The entries of a table of flows."""
