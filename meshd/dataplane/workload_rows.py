@@ -6,6 +6,7 @@ pod's rows now.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 from meshd.dataplane.rows import Plan
@@ -26,10 +27,11 @@ class WorkloadRows:
         Raises:
             KernelError: a map cannot be read, or the workload's namespace is gone.
         """
-        return [
-            f"map {name} " + ("lacks a row of it" if found is None else "has another row of it")
-            for name, _, _, found in self._differing(workload)
-        ]
+        found = Counter(
+            f"map {name} {'lacks rows' if there is None else 'has other rows'} of it"
+            for name, _, _, there in self._differing(workload)
+        )
+        return [f"{phrase} ({count})" for phrase, count in found.items()]
 
     def mend(self, workload: str) -> None:
         """Writes what is wanted over what is there. Raises KernelError as above."""

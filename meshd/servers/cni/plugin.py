@@ -200,8 +200,9 @@ class Plugin:
                 UNKNOWN_CONTAINER, f"container {asked.container_id} has no {asked.ifname} of meshd"
             )
         wrong = list(await self._network.wrong(known))
-        # Whose namespace is gone has no rows that could be compared.
-        wrong += wrong or self._rows.wrong(f"{known.namespace}/{known.name}")
+        if not wrong:
+            # Whose namespace is gone has no rows that could be compared.
+            wrong += self._rows.wrong(f"{known.namespace}/{known.name}")
         if asked.netns != known.netns:
             wrong.append(f"the namespace is {asked.netns}, it was {known.netns}")
         told = addresses_of(asked.config.prev_result or {})

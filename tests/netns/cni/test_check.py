@@ -93,6 +93,8 @@ def test_check_finds_what_is_not_as_add_made_it_and_add_mends_it(
         damage(pod, node)
     checked = node.ask("CHECK", "one", netns, prevResult=made.said)
     assert (checked.status, checked.said["code"]) == (1, 101)
+    phrases = checked.said["details"].split("; ")
+    assert len(phrases) == len(set(phrases)) > 0
     assert node.ask("ADD", "one", netns) == made
     assert node.ask("CHECK", "one", netns, prevResult=made.said).status == 0
 
