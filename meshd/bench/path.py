@@ -44,6 +44,7 @@ def measure(options: Options, places: Places, stack: contextlib.ExitStack, progr
     agents: list[Agent] = []
     network, placements = Network(places, stack), Placement.chosen()
     lanes = [Lane.opened(*found, stack) for found in _found(network, stack, agents, progress)]
+    progress.step(path_carried.attached(agents))
     floor, before = Results("floor", ""), path_carried.seen_by(agents)
     progress.step(f"{options.rounds} rounds of {len(lanes)} paths, {len(placements)} placements")
     for number in range(options.rounds):

@@ -6,7 +6,8 @@ A redirect that is not made costs nothing but time, so a figure without this cou
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from meshd.bench.agents import Agent
@@ -19,6 +20,10 @@ EVENTS, EVENT = "pod_network_events", "pod_network_event"
 PAST_THE_STACK = ("POD_NETWORK_TO_POD", "POD_NETWORK_TO_UPLINK", "POD_NETWORK_TO_TUNNEL")
 TO_THE_STACK = "POD_NETWORK_TO_STACK"
 METRIC = "past the stack"
+PREFIX = "pod_network_"
+ATTACHED = "attached"
+TIMEOUT_S = 5.0
+_LOOK_EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,28 @@ class Carried:
     def percent(self) -> float:
         """How much of it went past the host's stack; 0 where there are no programs that count."""
         return 100 * self.past / (self.past + self.stack) if self.past else 0.0
+
+
+def attached(agents: Sequence[Agent]) -> str:
+    """Which programs carry pods' packets on the nodes of ``agents``, and which do not, in words.
+
+    Agents attach some of them after they began to serve pods: this waits until all are there, for as long as they may take.
+    """
+    deadline = time.monotonic() + TIMEOUT_S
+    while not all((found := _why_not_attached(agents)).values()) and time.monotonic() < deadline:
+        time.sleep(_LOOK_EVERY_S)
+    on = sorted(name for name, why in found.items() if why == ATTACHED)
+    off = [f"{name}: {why or 'not attached'}" for name, why in sorted(found.items()) if why != ATTACHED]
+    return "; ".join([f"programs: {', '.join(on) or 'none, the host carries the packets'}", *off])
+
+
+def _why_not_attached(agents: Sequence[Agent]) -> dict[str, str]:
+    """Program -> ATTACHED if it is on any node, else why it was left out; empty: nobody has said yet."""
+    found: dict[str, str] = {}
+    for each in (each for agent in agents for each in agent.status().programs):
+        if each.name.startswith(PREFIX) and found.get(each.name.removeprefix(PREFIX)) != ATTACHED:
+            found[each.name.removeprefix(PREFIX)] = ATTACHED if each.attached_to else each.left_out
+    return found
 
 
 def seen_by(agents: Iterable[Agent]) -> Carried:

@@ -70,13 +70,18 @@ class Server:
             self.close()
             raise
 
+    @property
+    def pids(self) -> list[int]:
+        """The ids of its processes."""
+        return [process.pid for process in self._processes]
+
     def place(self, placement: Placement) -> None:
         """Moves it to the CPU of ``placement``."""
         if placement == self._placement:
             return
         cpus = os.sched_getaffinity(0) if placement.server is None else {placement.server}
-        for process in self._processes:
-            os.sched_setaffinity(process.pid, cpus)
+        for pid in self.pids:
+            os.sched_setaffinity(pid, cpus)
         self._placement = placement
 
     def close(self) -> None:
