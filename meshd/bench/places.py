@@ -21,7 +21,7 @@ from meshd.bench.population import BACKEND_NETWORK
 from meshd.errors import MeshError
 from meshd.kernel import cgroup, pins
 from meshd.kernel.netlink import VethEnd, add_route, create_veth, in_netns
-from meshd.kernel.netns import Netns
+from meshd.kernel.netns import Netns, remove_named
 from meshd.lab.processes import kill_tree
 
 PREFIX = "meshd-bench-"
@@ -134,6 +134,9 @@ def _remove(places: Places) -> None:
     for path in places.run.glob("*"):
         if path.is_dir() and path.is_mount():
             pins.unmount_bpffs(path)
+    # Namespaces that a bench gave names, as runtimes do (cni_plugins.py).
+    for path in places.run.glob("pods/*"):
+        remove_named(path)
     for directory in (places.run, places.state):
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from build_backend import cni_shim
-from meshd.bench import cni_plugins
+from meshd.bench import cni_plugins, places
 from meshd.bench.places import BenchError
+from meshd.kernel.netns import Netns
 from tests.e2e.test_bench import traces
 
 TINY = ("cni", "--pods", "6", "--crowd", "8", "-o", "json")
@@ -36,6 +37,19 @@ def test_a_run_reports_both_plugins_and_every_target_and_leaves_nothing(run_name
     assert all(row["value"] > 0 for row in found["rows"])
     assert [target["limit"] for target in found["targets"]] == [6.0, 15.0, 0.5, 6.0, 40.0]
     assert traces(name) == []
+
+
+def test_namespaces_of_a_bench_that_was_killed_are_taken_away_by_the_next(run_name: str) -> None:
+    prefix = f"{run_name}k"
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    name = f"{prefix}{gone.pid}"
+    pods = Path("/run", name, "pods")
+    Netns.create_named(pods / f"{name}-pod").close()
+    assert traces(name) != []
+    places.sweep(prefix)
+    assert traces(name) == []
+    assert name not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_without_the_baselines_plugins_the_bench_says_what_to_install(
