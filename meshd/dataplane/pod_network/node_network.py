@@ -18,6 +18,7 @@ from meshd.errors import KernelError
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice
 from meshd.model import Node
+from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.state import Compacted, Mesh, PlanKey
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,9 @@ class NodeNetwork:
         self._refused: dict[str, str] = {}
         self._trouble = ""
         self._has_tunnel = False
+        self._complete = False
+        # Destinations of this run that may be there.
+        self._had: set[routes.Network] = set()
         self.changed_routes = 0
         """How many routes were added, replaced or deleted since the start."""
 
@@ -83,7 +87,7 @@ class NodeNetwork:
             moved = self._mesh.moved_event()
 
     def _is_behind(self) -> bool:
-        if self._devices.now is not self._looked:
+        if self._devices.now is not self._looked or self._is_complete() is not self._complete:
             return True
         try:
             return bool(self._mesh.nodes.changes(self._revision))
@@ -98,8 +102,13 @@ class NodeNetwork:
             here = Here(self._config.pod_network.routing, found.node_v4, found.node_v6)
             self._devices.ways.here = here
             self._touch_all()
-        self._looked = found
+        self._looked, self._complete = found, self._is_complete()
         return behind
+
+    def _is_complete(self) -> bool:
+        """Whether every source of nodes has spoken since the start: who is not named then is gone."""
+        names = [name for name in self._mesh.sources if name == ETCD or name.startswith(REMOTE_PREFIX)]
+        return all(self._mesh.is_complete(name) for name in names)
 
     def _touch_all(self) -> None:
         self._mesh.touch(OWN)
@@ -126,7 +135,11 @@ class NodeNetwork:
             wanted = routes.wanted(
                 reached, self._config.cni.pod_cidrs, found, index, device.mtu if device is not None else 0
             )
-            outcome = await asyncio.to_thread(routes.apply, route, wanted)
+            self._had |= set(wanted)
+            outcome = await asyncio.to_thread(
+                routes.apply, route, wanted, complete=self._complete, had=frozenset(self._had)
+            )
+            self._had = set(wanted)
         except KernelError as error:
             if self._trouble != str(error):
                 log.error("ways to other nodes cannot be kept", reason=str(error))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
@@ -59,8 +59,17 @@ def wanted(
     return routes
 
 
-def apply(route: RouteSocket, routes: Mapping[Network, OwnedRoute]) -> Outcome:
+def apply(
+    route: RouteSocket,
+    routes: Mapping[Network, OwnedRoute],
+    *,
+    complete: bool = True,
+    had: Collection[Network] = (),
+) -> Outcome:
     """Makes ``routes`` all that there are of ours. On a worker thread.
+
+    While they are not ``complete``, of those that are not named only the ones that we ``had`` go: what else an earlier run
+    left may be wanted yet.
 
     Raises:
         KernelError: the kernel's routes cannot be read, or one of ours cannot be deleted.
@@ -68,7 +77,7 @@ def apply(route: RouteSocket, routes: Mapping[Network, OwnedRoute]) -> Outcome:
     answers = _all(route)
     there = _ours(answers)
     outcome = Outcome()
-    gone = [network for network in there if network not in routes]
+    gone = [network for network in there if network not in routes and (complete or network in had)]
     route.exchange([delete_owned(network, PROTOCOL) for network in gone])
     outcome.changed = len(gone)
     for network, each in routes.items():

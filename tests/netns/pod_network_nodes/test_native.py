@@ -105,6 +105,31 @@ def test_a_restart_while_etcd_is_away_changes_nothing(fabric: Fabric) -> None:
     )
 
 
+def test_what_the_kernel_held_stands_until_etcd_has_spoken_though_no_journal_tells_of_it(
+    fabric: Fabric,
+) -> None:
+    first, second = fabric.node(1), fabric.node(2)
+    first.start()
+    second.start()
+    know_each_other(first, second)
+    here, _ = first.add("here")
+    _, answer = second.add("there")
+    first.agent.kill()
+    second.agent.kill()
+    etcd = fabric.etcd("cm-1")
+    etcd.ctl("del", "--prefix", "cilium/state/")
+    etcd.stop()
+    (first.agent.directory / "state" / "journal" / "etcd.journal").unlink()
+    first.start()
+    first.agent.wait(lambda: first.node().addresses == [first.v4, first.v6])
+    assert (first.nodes(), first.destinations()) == ({}, rows_of(second))
+    assert set(first.routes()) >= {"10.77.2.0/24", "fd77:0:0:2::/64"}
+    assert [reaches(here, address) for address in answer.addresses] == [True, True]
+    etcd.start()
+    first.agent.wait(lambda: first.destinations() == {})
+    first.agent.wait(lambda: set(first.routes()) == {"10.77.1.0/24", "fd77:0:0:1::/64"})
+
+
 def test_a_node_that_loses_its_default_route_for_a_moment_stays_known(fabric: Fabric) -> None:
     first, second = fabric.node(1), fabric.node(2)
     first.start()

@@ -58,6 +58,15 @@ def test_routes_are_added_changed_and_removed_and_nothing_is_done_twice(
     assert routes.present(route) == {}
 
 
+def test_what_an_earlier_run_left_stays_until_everybody_has_spoken(route: RouteSocket) -> None:
+    first, second = OwnedRoute(NETWORK, GATEWAY), OwnedRoute(NETWORK6, GATEWAY6)
+    routes.apply(route, {NETWORK: first, NETWORK6: second})
+    routes.apply(route, {}, complete=False, had={NETWORK})
+    assert set(routes.present(route)) == {NETWORK6}
+    routes.apply(route, {})
+    assert routes.present(route) == {}
+
+
 def test_a_route_of_somebody_else_is_neither_replaced_nor_removed(
     route: RouteSocket, netns_pair: NetnsPair
 ) -> None:
