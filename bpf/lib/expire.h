@@ -104,10 +104,8 @@ static __noinline void remove_flow(const struct tuple *key, const struct flow *f
 {
 	struct tuple own_key = *key, alias_key;
 
-	if (flow->flags & FLOW_TRANSLATED) {
-		flow_key(&flow->other, &alias_key);
-		flow_remove(&alias_key);
-	}
+	if (flow->flags & FLOW_TRANSLATED)
+		flow_remove_alias(&own_key, flow, &alias_key);
 	flow_remove(&own_key);
 }
 

@@ -216,18 +216,48 @@ static __always_inline void flow_remove(const struct tuple *key)
 	bpf_map_delete_elem(&new_flows, key);
 }
 
+/* Whether `alias` is the second entry of this flow. The table of new flows may have pushed that out, and its place may have
+ * been claimed for another flow since.
+ */
+static __always_inline bool flow_is_alias_of(const struct flow *alias, const struct tuple *key, const struct flow *entry)
+{
+	const struct tuple *sent = &alias->other;
+
+	if (!(alias->flags & FLOW_ALIAS))
+		return false;
+	if (!(entry->flags & FLOW_REVERSED))
+		return tuple_equal(sent, key);
+	return address_equal(&sent->source, &key->destination) && address_equal(&sent->destination, &key->source) &&
+	       sent->source_port == key->destination_port && sent->destination_port == key->source_port;
+}
+
+/* Removes the alias of a translated flow, if it is still there. `alias_key` is room for its key. */
+static __always_inline void flow_remove_alias(const struct tuple *key, const struct flow *entry, struct tuple *alias_key)
+{
+	const struct flow *alias;
+	bool settled;
+
+	flow_key(&entry->other, alias_key);
+	alias = flow_lookup(alias_key, &settled);
+	if (alias && flow_is_alias_of(alias, key, entry))
+		flow_remove(alias_key);
+}
+
 /* Puts the alias of a translated flow (again) where the entry is not settled: the table of new flows may push out one of the
- * two. It says what the entry says, the other way round. True: it is there now, under the draft's `alias_key`.
+ * two. It says what the entry says, the other way round. True: it is there now, under the draft's `alias_key`; false: another
+ * flow is, so this one has lost its translation.
  */
 __weak __noinline int flow_restore_alias(const struct tuple *key, const struct flow *entry, struct flow_draft *draft)
 {
+	const struct flow *alias;
 	bool settled, reversed;
 
 	if (!key || !entry || !draft)
 		return false;
 	reversed = flow_key(&entry->other, &draft->alias_key);
-	if (flow_lookup(&draft->alias_key, &settled))
-		return true;
+	alias = flow_lookup(&draft->alias_key, &settled);
+	if (alias)
+		return flow_is_alias_of(alias, key, entry);
 	draft->alias = (struct flow){};
 	draft->alias.owner = entry->owner;
 	draft->alias.other = entry->flags & FLOW_REVERSED ? tuple_reverse(key) : *key;

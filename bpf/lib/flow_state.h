@@ -31,10 +31,8 @@ static __noinline void flow_end(const struct flow_view *view)
 		return;
 	}
 	flow_uncharge(&flow->owner);
-	if (flow->flags & FLOW_TRANSLATED) {
-		flow_key(&flow->other, &alias_key);
-		flow_remove(&alias_key);
-	}
+	if (flow->flags & FLOW_TRANSLATED)
+		flow_remove_alias(&key, flow, &alias_key);
 	flow_remove(&key);
 }
 
@@ -106,8 +104,12 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 		return flow_settle(&key, flow) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
 	if (!from_initiator)
 		flow_mark(flow, FLOW_REPLIED);
-	else if (flow->flags & FLOW_TRANSLATED)
-		flow_restore_alias(&key, flow, draft);
+	else if (flow->flags & FLOW_TRANSLATED && !flow_restore_alias(&key, flow, draft)) {
+		/* What the initiator sends next begins anew. */
+		flow_uncharge(&flow->owner);
+		flow_remove(&key);
+		return DROP_NO_FLOW;
+	}
 	return DROP_NONE;
 }
 

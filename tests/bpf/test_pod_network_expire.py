@@ -190,6 +190,37 @@ def test_a_first_entry_whose_second_was_pushed_out_gets_it_back_with_the_next_pa
     assert alone.send("nat_to_frontend", sent.reply()).frame == packet.reply().frame()
 
 
+def taken_over(made: Node) -> tuple[Packet, Packet, Packet]:
+    """A flow whose second entry was pushed out and whose port another pod then got; the first packet of each, and how
+    the other's leaves."""
+    packet = Packet(UDP, POD[4], 40000, WORLD[4], 53)
+    sent = ask(made, packet)
+    remove(made, alias=True)
+    other = Packet(UDP, OTHER_POD[4], sent.source_port, WORLD[4], 53)
+    assert ask(made, other) == replace(sent, payload=other.payload)
+    return packet, other, sent
+
+
+def test_a_flow_whose_port_was_given_to_another_begins_anew(alone: Node) -> None:
+    packet, other, sent = taken_over(alone)
+    lost = alone.send("nat_from_pod", packet)
+    assert lost.outcome == alone.dropped("DROP_NO_FLOW")
+    again = ask(alone, packet)
+    assert again.source_port != sent.source_port
+    assert alone.send("nat_to_frontend", again.reply()).frame == packet.reply().frame()
+    assert alone.send("nat_to_frontend", sent.reply()).frame == other.reply().frame()
+    assert [alone.owned(at) for at in (POD[4], OTHER_POD[4])] == [1, 1]
+
+
+def test_a_flow_that_expires_takes_nothing_from_whom_its_port_was_given_to(alone: Node) -> None:
+    _, other, sent = taken_over(alone)
+    alone.send("nat_to_frontend", sent.reply())
+    age(alone, LIMITS_S["unanswered"] + 1)
+    answer = expire(alone)
+    assert (answer.kept, answer.expired) == (CountsRow(datagram=1), CountsRow(unanswered=1))
+    assert alone.send("nat_to_frontend", sent.reply()).frame == other.reply().frame()
+
+
 def test_thousands_of_flows_are_expired_in_one_run(alone: Node) -> None:
     made = alone.codecs
     seen = time.clock_gettime_ns(time.CLOCK_MONOTONIC) - 10**9 * (LIMITS_S["datagram"] + 1)
