@@ -23,6 +23,8 @@ from clustermesh.together import until_failure
 log = structlog.get_logger()
 
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
+GATHER_S = 0.05
+"""Workloads that come or go together are written together."""
 
 IsLeftover = Callable[[str, bytes], bool]
 """(key, value) -> whether an earlier process of ours wrote it."""
@@ -94,6 +96,7 @@ class OwnKeys:
                     while True:
                         await self._write_changes()
                         await self._changed.wait()
+                        await asyncio.sleep(GATHER_S)
             except TimeoutError:
                 continue
 
@@ -149,8 +152,14 @@ class OwnKeys:
 
     async def _delete(self, keys: Iterable[str], held: Mapping[str, Held]) -> None:
         """``keys`` go, each only if it is still under the lease it was seen under: else somebody else says it now."""
-        for key in keys:
-            await self._kv.txn([Compare(key, "lease", held[key].lease)], [Delete(key)], repeatable=True)
+        for batch in batches(keys, {}):
+            if not await self._delete_all(batch, held):
+                for key in batch:
+                    await self._delete_all([key], held)
+
+    async def _delete_all(self, batch: list[str], held: Mapping[str, Held]) -> bool:
+        conditions = [Compare(key, "lease", held[key].lease) for key in batch]
+        return (await self._kv.txn(conditions, [Delete(key) for key in batch], repeatable=True)).succeeded
 
     async def _clear(self, prefix: str, is_leftover: IsLeftover) -> None:
         items = [item for item in (await self._kv.list(prefix)).items if item.key not in self._wanted]

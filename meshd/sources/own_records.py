@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from clustermesh import keys
@@ -47,17 +48,22 @@ def own_records(mesh: Mesh, cluster: str, cluster_id: int, name: str) -> dict[st
     host = next(_ips(node.addresses), None)
     if host is None:
         return records
-    for workload in mesh.workloads.values():
-        for address in workload.addresses:
-            record = AddressRecord(
-                ip_network(format_address(address)),
-                host,
-                UNMANAGED_IDENTITY,
-                namespace=workload.namespace,
-                pod=workload.name,
-            )
-            records[keys.address(record.name)] = encode_address(record)
+    records.update(
+        _address_record(address, host, workload.namespace, workload.name)
+        for workload in mesh.workloads.values()
+        for address in workload.addresses
+    )
     return records
+
+
+# All of a node's pods are looked at when one comes or goes, while a runtime waits for it: nearly all are as before.
+@lru_cache(maxsize=4096)
+def _address_record(
+    address: Address, host: IPv4Address | IPv6Address, namespace: str, pod: str
+) -> tuple[str, bytes]:
+    network = ip_network(format_address(address))
+    record = AddressRecord(network, host, UNMANAGED_IDENTITY, namespace=namespace, pod=pod)
+    return keys.address(record.name), encode_address(record)
 
 
 def is_of_node(node: Node, cluster_id: int, max_connected_clusters: int, key: str, value: bytes) -> bool:
