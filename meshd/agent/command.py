@@ -77,5 +77,8 @@ def clean_up(options: Config, *, drop_translated: bool) -> int:
     features.require_privileges()
     with run_lock.held(options, create=False):
         removed = remove(options, drop_translated=drop_translated)
-    print(f"meshd: removed {len(removed.hooks)} hooks and {len(removed.maps)} maps below {options.bpffs}")
+    programs = f", programs on {len(removed.devices)} devices" if removed.devices else ""
+    print(
+        f"meshd: removed {len(removed.hooks)} hooks{programs} and {len(removed.maps)} maps below {options.bpffs}"
+    )
     return 0

@@ -13,9 +13,10 @@ from meshd.dataplane.pod_network import removal
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """Names of hooks that were taken off (of the pod network: of devices that had them) and of maps that were unpinned."""
+    """Names of hooks that were taken off, of what the pod network had on devices, and of maps that were unpinned."""
 
     hooks: tuple[str, ...]
+    devices: tuple[str, ...]
     maps: tuple[str, ...]
 
 
@@ -32,14 +33,14 @@ def clean_up(config: Config, *, drop_translated: bool = False) -> Removed:
     if not drop_translated:
         removal.require_no_translated(config)
     devices = removal.take_off(config)
-    hooks = [*(detach(link_pins(config)) if link_pins(config).is_dir() else []), *devices]
+    hooks = detach(link_pins(config)) if link_pins(config).is_dir() else []
     directory = map_pins(config)
     pins = sorted(directory.iterdir()) if directory.is_dir() else []
     for pin in pins:
         pin.unlink()
     for each in (directory, link_pins(config)):
         _remove_if_empty(each)
-    return Removed(tuple(hooks), tuple(pin.name for pin in pins))
+    return Removed(tuple(hooks), tuple(devices), tuple(pin.name for pin in pins))
 
 
 def _remove_if_empty(directory: Path) -> None:

@@ -58,7 +58,7 @@ def _live(config: Config, btf: Btf) -> Live:
 
 
 def take_off(config: Config) -> list[str]:
-    """Programs off, sending ones first; then what they needed. The pins and devices that had them; may be repeated.
+    """Programs off, sending ones first; then what they needed. The devices that had them, by name; may be repeated.
 
     Raises:
         KernelError, JournalError: what was removed before it stays removed.
@@ -66,17 +66,17 @@ def take_off(config: Config) -> list[str]:
     if not _was_there(config):
         return []
     order = {name: place for place, name in enumerate(reversed(ORDER))}
-    taken = device_links.detach_all(link_pins(config), order)
+    taken = {f"link {index}" for index, _ in device_links.attached(link_pins(config))}
+    device_links.detach_all(link_pins(config), order)
     with RouteSocket() as route, Netns.current() as host:
         pods = links.attached(route)
-        taken += _take_filters_off(route)
+        taken |= _take_filters_off(route)
         # Without programs nothing of what is sent into the tunnel arrives. Native ways are pods' own, like their links.
-        if tunnel.delete(route):
-            taken.append("tunnel device")
+        tunnel.delete(route)
         if not pods:
             routes.remove_all(route)
         Sysctls(remembered_sysctls(config), host).put_back(reserved_only=bool(pods))
-    return taken
+    return sorted(taken)
 
 
 def is_attached(config: Config) -> bool:
@@ -93,7 +93,7 @@ def _pins(directory: Path) -> Iterator[Path]:
     return directory.glob("pod_network_*") if directory.is_dir() else iter(())
 
 
-def _take_filters_off(route: RouteSocket) -> list[str]:
+def _take_filters_off(route: RouteSocket) -> set[str]:
     """From every device: without tcx uplinks have filters too."""
     found = {each.index: each.name for each in map(link_of, route.exchange([rt.get_links()])[0])}
     taken = {
@@ -105,4 +105,4 @@ def _take_filters_off(route: RouteSocket) -> list[str]:
     for place in (POD, UPLINK, TUNNEL):
         for index in indexes:
             route.exchange(filters.detach(index, place))
-    return sorted(taken)
+    return taken
