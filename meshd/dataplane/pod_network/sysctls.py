@@ -19,6 +19,7 @@ from meshd.kernel.netns import Netns
 
 log = structlog.get_logger(__name__)
 
+BOOT = Path("/proc/sys/kernel/random/boot_id")
 RESERVED_PORTS = "net/ipv4/ip_local_reserved_ports"
 
 
@@ -28,19 +29,22 @@ def remembered_sysctls(config: Config) -> Path:
 
 
 class Remembered(msgspec.Struct, forbid_unknown_fields=True):
-    """``before``, ``ours``: sysctl -> value. ``reserved``: the ports that only we reserve."""
+    """``before``, ``ours``: sysctl -> value. ``reserved``: the ports that only we reserve. ``boot``: since when all this is
+    so; a reboot forgets sysctls, and what is found after it is the node's own."""
 
     before: dict[str, str] = {}
     ours: dict[str, str] = {}
     reserved: str = ""
+    boot: str = ""
 
 
 class Sysctls:
-    """``path``: the file. Every method runs on a worker thread."""
+    """``path``: the file; ``boot``: what is another after a reboot. Every method runs on a worker thread."""
 
-    def __init__(self, path: Path, host: Netns) -> None:
+    def __init__(self, path: Path, host: Netns, boot: str = "") -> None:
         self._path = path
         self._host = host
+        self._boot = boot or BOOT.read_text().strip()
 
     def set(self, name: str, value: str) -> None:
         """Sets one, having remembered what it was.
@@ -104,13 +108,14 @@ class Sysctls:
 
     def _read(self) -> Remembered:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=Remembered)
+            found = msgspec.json.decode(self._path.read_bytes(), type=Remembered)
         except FileNotFoundError:
-            return Remembered()
+            return Remembered(boot=self._boot)
         except (OSError, msgspec.MsgspecError) as error:
             raise JournalError(
                 str(self._path), f"cannot be read; remove it to take the node as it is: {error}"
             ) from error
+        return found if found.boot == self._boot else Remembered(boot=self._boot)
 
     def _write(self, remembered: Remembered) -> None:
         scratch = self._path.with_suffix(".new")

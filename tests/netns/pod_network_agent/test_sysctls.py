@@ -79,6 +79,15 @@ def test_a_value_that_somebody_else_changed_since_stays(host: Netns, sysctls: Sy
     assert (sysctls.put_back(), host.read_sysctl("net/ipv6/conf/all/accept_ra")) == ([], "0")
 
 
+def test_what_is_found_after_a_reboot_is_the_nodes_own(host: Netns, tmp_path: Path) -> None:
+    path = tmp_path / "sysctls.json"
+    before = Sysctls(path, host, boot="first")
+    before.set(FORWARD, "1")
+    before.reserve(50000, 50999)
+    after = Sysctls(path, host, boot="second")
+    assert (after.put_back(), host.read_sysctl(FORWARD)) == ([], "1")
+
+
 def test_nothing_is_changed_that_could_not_be_put_back(host: Netns, tmp_path: Path) -> None:
     (tmp_path / "sysctls.json").write_text("{")
     with pytest.raises(JournalError, match="remove it to take the node as it is"):
