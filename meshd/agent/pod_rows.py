@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.pod_network.old_flows import Forgetter, OldFlows
 from meshd.dataplane.workload_rows import WorkloadRows
 from meshd.errors import KernelError
 from meshd.model import Address
+
+# Addresses of which is remembered, while the tables of flows are read, whether they are a pod's.
+REMEMBERED = 4096
 
 
 class PodRows:
@@ -49,4 +53,7 @@ class PodRows:
         await self._auditor.audit()
 
     async def _forget_strangers(self) -> None:
-        await self._flows.forget(lambda address: self._may_be_pods(address) and not self._is_held(address))
+        def is_stranger(address: Address) -> bool:
+            return self._may_be_pods(address) and not self._is_held(address)
+
+        await self._flows.forget(lru_cache(REMEMBERED)(is_stranger), is_stranger)

@@ -10,12 +10,10 @@ A row says an address in four places: both ends as the packets are, and both as 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
-from meshd.dataplane.rows import Rows
 from meshd.errors import KernelError, LayoutError
 from meshd.kernel.btf import Btf
 from meshd.kernel.layout import Record
@@ -30,6 +28,7 @@ OWNERS = "pod_flows"
 SLICE = 1024
 
 IsGone = Callable[[Address], bool]
+Ends = Sequence[Address]
 
 
 class OldFlows:
@@ -39,54 +38,49 @@ class OldFlows:
         self._maps = {name: maps[name] for name in (*TABLES, OWNERS) if name in maps}
         self._in_key, self._in_value = _places(btf) if self._maps else ((), ())
 
-    async def forget(self, is_gone: IsGone) -> int:
+    async def forget(self, is_suspect: IsGone, is_gone: IsGone) -> int:
         """Deletes every flow of an address that ``is_gone``; how many there were.
 
-        ``is_gone`` is asked again before a row is deleted: an address may have been given to somebody meanwhile.
+        ``is_suspect`` is asked while the tables are read, for every address in them and on a worker thread; ``is_gone``
+        before a row is deleted: an address may have been given to somebody meanwhile.
 
         Raises:
             KernelError: a table cannot be read or changed; what was deleted is.
         """
-        found = await asyncio.to_thread(self._look, cache(is_gone))
+        found = await asyncio.to_thread(self._look, is_suspect)
         forgotten = 0
         for name, rows in found.items():
-            keys = list(rows.items())
-            for start in range(0, len(keys), SLICE):
-                still = [
-                    key
-                    for key, value in keys[start : start + SLICE]
-                    if any(map(is_gone, self._addresses(name, key, value)))
-                ]
+            for start in range(0, len(rows), SLICE):
+                some = rows[start : start + SLICE]
+                still = [key for key, ends in some if any(map(is_gone, ends))]
                 forgotten += self._maps[name].delete_batch(still)
                 await asyncio.sleep(0)
         return forgotten
 
-    def _look(self, is_gone: IsGone) -> Rows:
-        return {
-            name: {
-                key: value
-                for key, value in each.items()
-                if any(map(is_gone, self._addresses(name, key, value)))
-            }
-            for name, each in self._maps.items()
-        }
-
-    def _addresses(self, name: str, key: bytes, value: bytes) -> Iterator[Address]:
-        if name == OWNERS:
-            yield Address(key)
-            return
-        for at in self._in_key:
-            yield Address(key[at : at + 16])
-        for at in self._in_value:
-            yield Address(value[at : at + 16])
+    def _look(self, is_suspect: IsGone) -> dict[str, list[tuple[bytes, Ends]]]:
+        """Table -> keys to delete, with their addresses. Many rows, of which most stay: each costs no more than it must."""
+        key_ends, value_ends = self._in_key, self._in_value
+        found: dict[str, list[tuple[bytes, Ends]]] = {}
+        for name in TABLES:
+            found[name] = []
+            for key, value in self._maps[name].items() if name in self._maps else ():
+                ends = [Address(key[at]) for at in key_ends] + [Address(value[at]) for at in value_ends]
+                if any(map(is_suspect, ends)):
+                    found[name].append((key, ends))
+        owners = self._maps[OWNERS].keys() if OWNERS in self._maps else ()
+        found[OWNERS] = [(key, [Address(key)]) for key in owners if is_suspect(Address(key))]
+        return {name: rows for name, rows in found.items() if rows}
 
 
-def _places(btf: Btf) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where a flow's key and value hold addresses, as offsets."""
+def _places(btf: Btf) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """Where a flow's key and value hold addresses."""
     key = _offsets(btf, "tuple")
     other = _offsets(btf, "flow")["other"]
     ends = key["source"], key["destination"]
-    return ends, tuple(other + each for each in ends)
+    return (
+        tuple(slice(each, each + 16) for each in ends),
+        tuple(slice(other + each, other + each + 16) for each in ends),
+    )
 
 
 def _offsets(btf: Btf, name: str) -> dict[str, int]:
@@ -125,7 +119,8 @@ class Forgetter:
             before, gone = clock(), frozenset(self._released)
             try:
                 forgotten = await self._flows.forget(
-                    lambda address, gone=gone: address in gone and not self._is_held(address)  # type: ignore[misc] # a bound default
+                    gone.__contains__,
+                    lambda address, gone=gone: address in gone and not self._is_held(address),  # type: ignore[misc] # a bound default
                 )
             except KernelError as error:
                 log.warning("flows of released addresses are not forgotten, tried again", reason=str(error))
