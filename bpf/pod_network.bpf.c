@@ -176,8 +176,11 @@ int pod_network_to_tunnel(struct __sk_buff *skb)
 	case PACKET_ICMP_ERROR:
 	case PACKET_OTHER:
 		break;
-	default:
+	case PACKET_MALFORMED:
 		return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
+	default:
+		/* The host looks for neighbours even there. Without an address of the tunnel the device lets it go no further. */
+		return TC_ACT_OK;
 	}
 	reason = enter_tunnel(skb, &work->packet.tuple);
 	return reason ? drop(skb, reason, DROP_FROM_POD) : TC_ACT_OK;

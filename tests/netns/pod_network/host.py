@@ -26,6 +26,7 @@ from meshd.kernel.netns import Netns
 from meshd.kernel.object import BpfObject, Loaded
 from meshd.kernel.program import TestRun
 from meshd.kernel.route_socket import RouteSocket
+from meshd.kernel.rtnetlink import Message
 from meshd.model import parse_address
 from meshd.model.attachment import Attachment
 from meshd.model.workload import PodLink
@@ -139,14 +140,20 @@ class Host:
         for key, value in rows.pods(self.codecs.pod_network, (link,))["pods"].items():
             self.write("pods", key, value)
 
-    def write_destination(self, network: str, kind: str, tunnel: str = "") -> None:
+    def exchange(self, *messages: Message) -> None:
+        """Sends rtnetlink requests in the node's namespace."""
+        self._route.exchange(messages)
+
+    def write_destination(
+        self, network: str, kind: str, tunnel: str = "", identities: tuple[int, int] = (0, 0)
+    ) -> None:
         """Says what is where; ``kind`` without DESTINATION_."""
         prefix = ip_network(network, strict=False)
         length = prefix.prefixlen + (96 if prefix.version == 4 else 0)
         key = destinations.KeyRow(length, address(str(prefix.network_address)))
         behind = address(tunnel) if tunnel else rows.AddressRow(bytes(16))
         made = self.codecs.destinations
-        row = destinations.DestinationRow(behind, made.kinds[kind], 0, 0, 1)
+        row = destinations.DestinationRow(behind, made.kinds[kind], *identities, 1)
         self.write("destinations", made.key.encode(key), made.value.encode(row))
 
     def known_outside(self, *pods: Pod) -> None:
