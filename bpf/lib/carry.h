@@ -77,13 +77,11 @@ static __noinline int carry(struct __sk_buff *skb, struct work *work, const stru
 }
 
 /* An ICMP error about a flow that is translated goes the way that its new destination asks for. */
-__weak __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum hook hook)
+static __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
 	struct packet *packet;
 	struct way *way;
 
-	if (!work)
-		return TC_ACT_SHOT;
 	packet = &work->packet;
 	way = &work->way;
 
@@ -102,12 +100,10 @@ __weak __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum
 }
 
 /* Behind the stack an error only has to be put right. */
-__weak __noinline int translate_error(struct __sk_buff *skb, struct work *work, enum drop_direction direction)
+static __noinline int translate_error(struct __sk_buff *skb, struct work *work, enum drop_direction direction)
 {
 	bool of_pod;
 
-	if (!work)
-		return TC_ACT_SHOT;
 	of_pod = bpf_map_lookup_elem(&pods, &work->packet.tuple.source);
 
 	if (icmp_error_translate(skb, &work->packet, of_pod) == ICMP_ERROR_BROKEN)

@@ -194,18 +194,18 @@ __weak __noinline enum drop_reason flow_begin(const struct tuple *tuple, const s
 
 	if (!draft || !tuple || !owner)
 		return DROP_FLOW_TABLE_FULL;
-	if (!flow_charge(owner)) {
-		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
-		return DROP_FLOW_QUOTA;
-	}
 	draft->flow = (struct flow){};
 	draft->flow.owner = *owner;
 	draft->flow.flags = flags;
+	if (!flow_charge(&draft->flow.owner)) {
+		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
+		return DROP_FLOW_QUOTA;
+	}
 	reversed = flow_key(tuple, &draft->key);
 	if (flow_insert_at(&draft->key, reversed, &draft->flow))
 		count_pod_network(POD_NETWORK_FLOWS_CREATED);
 	else
-		flow_uncharge(owner);
+		flow_uncharge(&draft->flow.owner);
 	return DROP_NONE;
 }
 
@@ -247,8 +247,9 @@ static __always_inline void flow_remove_alias(const struct tuple *key, const str
  * two. It says what the entry says, the other way round. True: it is there now, under the draft's `alias_key`; false: another
  * flow is, so this one has lost its translation.
  */
-__weak __noinline int flow_restore_alias(const struct tuple *key, const struct flow *entry, struct flow_draft *draft)
+__weak __noinline int flow_restore_alias(const struct tuple *key, const struct flow *entry)
 {
+	struct flow_draft *draft = flow_draft();
 	const struct flow *alias;
 	bool settled, reversed;
 
@@ -277,17 +278,17 @@ static __always_inline bool flow_move(const struct tuple *key, const struct flow
 }
 
 /* Moves a flow, and with it its alias, from `new_flows` to `flows`. False: no room, and nothing of it was moved. */
-__weak __noinline int flow_settle(const struct tuple *key, struct flow *entry)
+static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
 {
 	struct flow_draft *draft = flow_draft();
 	struct flow *alias;
 
-	if (!draft || !key || !entry)
+	if (!draft)
 		return false;
 	entry->flags |= FLOW_REPLIED;
 	if (!(entry->flags & FLOW_TRANSLATED))
 		return flow_move(key, entry);
-	if (!flow_restore_alias(key, entry, draft))
+	if (!flow_restore_alias(key, entry))
 		return false;
 	alias = bpf_map_lookup_elem(&new_flows, &draft->alias_key);
 	if (alias && !flow_move(&draft->alias_key, alias))

@@ -86,11 +86,10 @@ static __always_inline bool flow_is_answered_by(const struct packet *packet, con
 static __noinline enum drop_reason flow_advance(const struct packet *packet, const struct flow_view *view, __u32 *flags)
 {
 	bool from_initiator = flow_is_from_initiator(view), settled;
-	struct flow_draft *draft = flow_draft();
 	struct tuple key;
 	struct flow *flow = flow_main(view, &key, &settled);
 
-	if (!flow || !draft)
+	if (!flow)
 		return DROP_NO_FLOW;
 	*flags = flow->flags;
 	flow_renew(flow);
@@ -104,7 +103,7 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 		return flow_settle(&key, flow) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
 	if (!from_initiator)
 		flow_mark(flow, FLOW_REPLIED);
-	else if (flow->flags & FLOW_TRANSLATED && !flow_restore_alias(&key, flow, draft)) {
+	else if (flow->flags & FLOW_TRANSLATED && !flow_restore_alias(&key, flow)) {
 		/* What the initiator sends next begins anew. */
 		flow_uncharge(&flow->owner);
 		flow_remove(&key);

@@ -13,15 +13,13 @@ static __noinline bool is_frontend(const struct tuple *tuple)
 }
 
 /* Not to a pod of this node, and from none. Of our concern are answers to what was masqueraded, and service addresses. */
-__weak __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hook hook)
+static __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hook hook)
 {
 	enum drop_reason reason;
 	struct flow_view view;
 	struct packet *packet;
 	bool answers;
 
-	if (!work)
-		return TC_ACT_SHOT;
 	packet = &work->packet;
 	answers = hook == HOOK_FROM_OUTSIDE && is_masquerade_port(packet->tuple.destination_port);
 	if (!answers && !is_frontend(&packet->tuple))
@@ -38,14 +36,12 @@ __weak __noinline int to_node(struct __sk_buff *skb, struct work *work, enum hoo
 	return carry(skb, work, &view, false, hook);
 }
 
-__weak __noinline int to_pod_from_outside(struct __sk_buff *skb, struct work *work, const struct pod *pod)
+static __noinline int to_pod_from_outside(struct __sk_buff *skb, struct work *work, const struct pod *pod)
 {
 	enum drop_reason reason;
 	struct packet *packet;
 	struct flow_view view;
 
-	if (!work || !pod)
-		return TC_ACT_SHOT;
 	packet = &work->packet;
 	if (!flow_of(packet, &view)) {
 		if (!packet->begins || pod->flags & POD_OBSERVED)

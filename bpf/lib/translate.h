@@ -97,7 +97,7 @@ __weak __noinline enum drop_reason begin_from_pod(struct __sk_buff *skb, const s
 	}
 	if (draft->flow.flags) {
 		draft->flow.flags |= via_stack;
-		return translation_begin(skb, tuple, draft);
+		return translation_begin(skb, tuple);
 	}
 	return pod->flags & POD_OBSERVED ? DROP_NONE : flow_begin(tuple, &tuple->source, via_stack);
 }
@@ -127,7 +127,7 @@ __weak __noinline enum drop_reason begin_to_frontend(struct __sk_buff *skb, cons
 	} else {
 		reason = masquerade_as_node(skb, &draft->flow);
 	}
-	return reason ? reason : translation_begin(skb, tuple, draft);
+	return reason ? reason : translation_begin(skb, tuple);
 }
 
 /* A packet of a pod that the host's stack sends out of an uplink, and of a flow that nobody knows. Its answers are to go
@@ -146,5 +146,5 @@ static __noinline enum drop_reason begin_after_stack(struct __sk_buff *skb, cons
 		return DROP_NONE;
 	draft->flow.flags = FLOW_VIA_STACK;
 	reason = masquerade_as(uplink, &draft->flow);
-	return reason ? reason : translation_begin(skb, tuple, draft);
+	return reason ? reason : translation_begin(skb, tuple);
 }

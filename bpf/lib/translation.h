@@ -30,9 +30,10 @@ static __always_inline bool is_begun(const struct flow_draft *draft)
 /* Enters a flow with the translation that the draft says; the source port there is a wish. DROP_NONE: `flow_find` finds it
  * now, made by us or by another CPU.
  */
-__weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, const struct tuple *tuple,
-						     struct flow_draft *draft)
+__weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, const struct tuple *tuple)
 {
+	/* Not handed to us: see claim(). */
+	struct flow_draft *draft = flow_draft();
 	struct flow *flow;
 	bool reversed;
 
