@@ -190,11 +190,20 @@ class NodeRegistry:
 
     def _refresh(self, nodes: Iterable[Node]) -> None:
         """Addresses of ``nodes`` changed. Those of a stale one stand, as it does."""
-        for node in list(nodes):
-            if node.state is NodeState.FRESH:
-                extra = self._extra(node, node)
-                if extra != node.extra:
-                    self._enforce(replace(node, extra=extra))
+        fresh = [node for node in nodes if node.state is NodeState.FRESH]
+        # Who lost an address gives it up before another takes it.
+        for number, node in enumerate(fresh):
+            there = self._of(node.source).at(node.addresses) if node.extra else set()
+            fresh[number] = self._with_extra(node, tuple(each for each in node.extra if each in there))
+        for node in fresh:
+            self._with_extra(node, self._extra(node, node))
+
+    def _with_extra(self, node: Node, extra: tuple[Address, ...]) -> Node:
+        if extra == node.extra:
+            return node
+        changed = replace(node, extra=extra)
+        self._enforce(changed)
+        return changed
 
     def _extra(self, node: Node, before: Node | None) -> tuple[Address, ...]:
         """Addresses of the pods of ``node`` that are in none of its CIDRs, and that nobody else has."""
