@@ -31,7 +31,7 @@ static __always_inline int from_pod(struct __sk_buff *skb, struct work *work)
 	const struct pod *pod = pod_speaking(skb, &packet->tuple.source);
 
 	if (!pod)
-		return drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
+		return is_observed_link(skb) ? leave_to_stack() : drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
 	/* Multicast and broadcast, and frames for nobody; a bridge that another plugin made has an address of its own. */
 	if (skb->pkt_type != FRAME_FOR_HOST && !(pod->flags & POD_OBSERVED))
 		return leave_to_stack();

@@ -60,7 +60,7 @@ static __noinline int answer_arp(struct __sk_buff *skb)
 	target = arp_address(arp.target);
 	pod = pod_speaking(skb, &sender);
 	if (!pod)
-		return drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
+		return is_observed_link(skb) ? TC_ACT_OK : drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
 	if (pod->flags & POD_OBSERVED || address_equal(&sender, &target))
 		return TC_ACT_OK;
 	arp.operation = bpf_htons(ARPOP_REPLY);
@@ -132,12 +132,12 @@ static __noinline int answer_neighbour(struct __sk_buff *skb, const struct packe
 	const struct pod *pod;
 
 	if (packet->icmp_type == ROUTER_ADVERTISEMENT || packet->icmp_type == ICMP6_REDIRECT)
-		return drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
+		return is_observed_link(skb) ? TC_ACT_OK : drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
 	if (address_is_zero(&packet->tuple.source) || address_is_link_local_v6(&packet->tuple.source))
 		return TC_ACT_OK;
 	pod = pod_speaking(skb, &packet->tuple.source);
 	if (!pod)
-		return drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
+		return is_observed_link(skb) ? TC_ACT_OK : drop(skb, DROP_SOURCE_NOT_THE_PODS, DROP_FROM_POD);
 	if (packet->icmp_type != ICMP6_NEIGHBOUR_SOLICITATION || pod->flags & POD_OBSERVED)
 		return TC_ACT_OK;
 	return advertise(skb, packet, pod);

@@ -17,6 +17,14 @@ static __always_inline const struct pod *pod_speaking(const struct __sk_buff *sk
 	return pod && pod->ifindex == skb->ifindex ? pod : NULL;
 }
 
+/* Whether a packet that no pod of ours may send is another plugin's affair. */
+static __noinline bool is_observed_link(const struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+
+	return bpf_map_lookup_elem(&observed_links, &ifindex);
+}
+
 static __always_inline const struct destination *destination_of(const struct address *address)
 {
 	struct destination_key key = {

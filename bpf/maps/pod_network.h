@@ -29,6 +29,11 @@ struct pod {
 	__u8 host_mac[6];
 };
 
+/* A link on which other addresses may speak, too. */
+struct observed_link {
+	__u64 netns_cookie;
+};
+
 enum destination_kind {
 	DESTINATION_WORLD,	/* outside the cluster: masqueraded. The same as no row */
 	DESTINATION_HOST,	/* an address of this node */
@@ -164,6 +169,16 @@ struct {
 	__type(key, struct address);
 	__type(value, struct pod);
 } pods SEC(".maps") __weak;
+
+/* Written by the agent, by ifindex: the host's end of a link that another plugin made, with a row of `pods` for each address
+ * that the plugin told. Missing: nobody but the pod of such a row speaks there.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4096);
+	__type(key, __u32);
+	__type(value, struct observed_link);
+} observed_links SEC(".maps") __weak;
 
 /* Written by the agent. Missing: the world. */
 struct {

@@ -79,6 +79,7 @@ def _pod_network_sizes(config: Config) -> Mapping[str, int]:
     sizes = config.maps
     return {
         "pods": sizes.pods,
+        "observed_links": sizes.pods,
         "pod_flows": sizes.pods,
         "pod_flows_counted": sizes.pods,
         "destinations": sizes.destinations,

@@ -14,7 +14,7 @@ from meshd.model import Address
 from meshd.model.workload import PodLink
 
 # In the order of writing. Destinations before pods: a pod that can send must find where to.
-MAPS = ("destinations", "uplinks", "pod_network_settings", "pods")
+MAPS = ("destinations", "uplinks", "pod_network_settings", "observed_links", "pods")
 
 # Written by programs only.
 KERNEL_MAPS = (
@@ -48,6 +48,10 @@ class PodRow(NamedTuple):
     host_mac: bytes
 
 
+class ObservedLinkRow(NamedTuple):
+    netns_cookie: int
+
+
 class UplinkRow(NamedTuple):
     v4: AddressRow
     v6: AddressRow
@@ -66,6 +70,7 @@ class Layouts:
     u32: Codec[int]
     address: Codec[AddressRow]
     pod: Codec[PodRow]
+    observed_link: Codec[ObservedLinkRow]
     uplink: Codec[UplinkRow]
     settings: Codec[SettingsRow]
     via_stack: int
@@ -83,6 +88,7 @@ def layouts(btf: Btf) -> Layouts:
         u32=btf.codec("__u32", int),
         address=btf.codec("address", AddressRow),
         pod=btf.codec("pod", PodRow),
+        observed_link=btf.codec("observed_link", ObservedLinkRow),
         uplink=btf.codec("uplink", UplinkRow),
         settings=btf.codec("pod_network_settings", SettingsRow),
         via_stack=flags["POD_VIA_STACK"],
@@ -91,8 +97,13 @@ def layouts(btf: Btf) -> Layouts:
 
 
 def pods(made: Layouts, links: tuple[PodLink, ...]) -> Rows:
-    """A row for each address of a pod."""
+    """A row for each address of a pod, and for each of its links that another plugin made."""
     rows: dict[bytes, bytes] = {}
+    observed = {
+        made.u32.encode(link.ifindex): made.observed_link.encode(ObservedLinkRow(link.netns_cookie))
+        for link in links
+        if link.observed
+    }
     for link in links:
         flags = link.via_stack * made.via_stack | link.observed * made.observed
         value = made.pod.encode(
@@ -106,7 +117,7 @@ def pods(made: Layouts, links: tuple[PodLink, ...]) -> Rows:
             )
         )
         rows |= {made.address.encode(AddressRow(address)): value for address in link.addresses}
-    return {"pods": rows}
+    return {"observed_links": observed, "pods": rows}
 
 
 def uplinks(made: Layouts, found: Found) -> Rows:

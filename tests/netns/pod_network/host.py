@@ -137,8 +137,9 @@ class Host:
     def write_pod(self, pod: Pod, observed: bool = False) -> None:
         """The rows of a pod."""
         link = replace(pod.link, observed=observed)
-        for key, value in rows.pods(self.codecs.pod_network, (link,))["pods"].items():
-            self.write("pods", key, value)
+        for name, written in rows.pods(self.codecs.pod_network, (link,)).items():
+            for key, value in written.items():
+                self.write(name, key, value)
 
     def exchange(self, *messages: Message) -> None:
         """Sends rtnetlink requests in the node's namespace."""
