@@ -39,7 +39,7 @@ static __always_inline int follow(struct __sk_buff *skb, enum origin origin)
 {
 	enum drop_reason reason;
 	struct flow_view view;
-	struct packet packet;
+	struct packet packet = {};
 	struct tuple other;
 	bool translated;
 	__u32 flags;
@@ -88,7 +88,7 @@ SEC("tc")
 int nat_begin_twice(struct __sk_buff *skb)
 {
 	enum drop_reason reason;
-	struct packet packet;
+	struct packet packet = {};
 
 	parse(skb, &packet);
 	reason = begin(skb, &packet, ORIGIN_POD);
@@ -99,7 +99,7 @@ int nat_begin_twice(struct __sk_buff *skb)
 
 static __always_inline int translate_error(struct __sk_buff *skb, bool of_pod)
 {
-	struct packet packet;
+	struct packet packet = {};
 
 	if (parse(skb, &packet) != PACKET_ICMP_ERROR)
 		return -1;

@@ -13,7 +13,7 @@ struct {
 SEC("tc")
 int rewrite_packet(struct __sk_buff *skb)
 {
-	struct packet packet;
+	struct packet packet = {};
 	__u32 only = 0;
 	const struct tuple *to = bpf_map_lookup_elem(&wanted, &only);
 
