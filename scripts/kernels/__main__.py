@@ -11,12 +11,16 @@ import time
 
 from scripts.kernels import images, machine
 
-# All of the kernel's side: decisions and packets in programs, the kernel layer, hooks under real sockets, pods' traffic.
+# What another kernel could refuse or do otherwise: every program, the kernel layer, sockets' hooks, pods under real packets
+# and under an agent that attaches what this kernel has (filters, or links), and nodes with pods and an etcd.
 TESTS = (
-    "tests/bpf",
-    "tests/netns/kernel",
     "tests/netns/dataplane/test_programs.py",
+    "tests/netns/kernel",
     "tests/netns/dataplane/test_socket_lb.py",
+    "tests/netns/pod_network/test_same_node.py",
+    "tests/netns/pod_network_agent/test_attachment.py::test_a_pod_has_programs_and_rows_when_its_add_is_answered",
+    "tests/netns/pod_network_agent/test_world.py::test_a_pod_reaches_the_world_under_the_nodes_address_in_both_families",
+    "tests/netns/pod_network_nodes/test_native.py::test_pods_of_two_nodes_of_a_cluster_reach_each_other",
 )
 # Of a machine that is some ten times slower than this one.
 TEST_PATIENCE_S = 900
@@ -25,7 +29,7 @@ SCRIPT = """
 cd {root}
 # The machine's own temporary files are none of the guest's.
 mkdir /run/tmp
-export HOME=/root TMPDIR=/run/tmp CI=true TERM=dumb
+export HOME=/root TMPDIR=/run/tmp CI=true TERM=dumb MESHD_TEST_SLOWNESS=20
 exec .venv/bin/python -m pytest -p no:cacheprovider --color=no --timeout={timeout} {arguments}
 """
 
