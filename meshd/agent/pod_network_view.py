@@ -47,6 +47,7 @@ class PodNetworkView:
         self._devices = devices
         # Looked at once: nobody but a clean-up takes them away, and that runs without an agent.
         self._is_left_over = not config.has_pod_network and removal.is_attached(config)
+        self._is_not_built = config.has_pod_network and POD_NETWORK not in opened.features
         self._programs = programs
         self._expirer = expirer
         self._counters: Counters | None = None
@@ -102,6 +103,10 @@ class PodNetworkView:
     def problems(self) -> list[str]:
         """What is not as it should be, each as one sentence."""
         found: list[str] = []
+        if self._is_not_built:
+            found.append(
+                "podNetwork is on, but the BPF object has no programs for it: the host's stack carries all packets"
+            )
         if self._is_left_over:
             found.append(
                 "podNetwork is off, but programs that an earlier agent attached act still: `meshd cleanup` removes them"

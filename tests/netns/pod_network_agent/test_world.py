@@ -34,8 +34,14 @@ def world(node: CniNode, unique_name: str) -> Iterator[Netns]:
         netlink.add_route(node.netns, ip_network("::/0"), IPv6Address(WORLD[1]))
         wanted = {(index_of(node, name), program) for program in UPLINK.programs}
         node.agent.wait(lambda: links_of(node).keys() == wanted)
-        node.agent.wait(lambda: bool(node.agent.status()) and node.agent.status().pending == 0)  # type: ignore[union-attr] # it answers
+        node.agent.wait(lambda: is_settled(node))
         yield made
+
+
+def is_settled(node: CniNode) -> bool:
+    """Whether the kernel holds all that the agent wants."""
+    status = node.agent.status()
+    return status is not None and status.pending == 0
 
 
 def peers_of(world: Netns, port: int) -> set[str]:
