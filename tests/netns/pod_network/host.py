@@ -188,10 +188,14 @@ class Host:
 
     def run(self, program: str, pod: Pod | None, packet: Packet) -> TestRun:
         """Runs a program on a packet, as if it came by at a pod's link, or else at the uplink, and was for this node."""
+        return self.run_frame(program, pod, packet.frame()[12:])
+
+    def run_frame(self, program: str, pod: Pod | None, rest: bytes) -> TestRun:
+        """The same on a frame; ``rest`` is what follows its link addresses."""
         index, link = (pod.link.ifindex, pod.link.host_mac) if pod else (self.uplink, UPLINK_MAC)
         context = bytearray(192)
         struct.pack_into("=I", context, 40, index)  # __sk_buff.ifindex
-        frame = bytes.fromhex(link.replace(":", "")) + packet.frame()[6:]
+        frame = bytes.fromhex(link.replace(":", "")) + bytes(6) + rest
         return self.netns.run(lambda: self.loaded.programs[program].test_run(frame, bytes(context)))
 
     def owned(self, at: str) -> int:
