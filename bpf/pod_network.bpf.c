@@ -11,6 +11,7 @@
 #include "lib/from_outside.h"
 #include "lib/from_pod.h"
 #include "lib/neighbour.h"
+#include "lib/parse.h"
 #include "lib/tunnel.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -3,6 +3,7 @@
 #include "lib/expire.h"
 #include "lib/fragment.h"
 #include "lib/icmp_error.h"
+#include "lib/parse.h"
 #include "lib/flow_state.h"
 #include "lib/translate.h"
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* rewrite() alone, with the ends that a test asks for. */
+#include "lib/parse.h"
 #include "lib/rewrite.h"
 
 /* Written by the test: what the packet is to become. */
