@@ -89,7 +89,7 @@ int pod_network_from_uplink(struct __sk_buff *skb)
 	default:
 		break;
 	}
-	if (skb->pkt_type != FRAME_FOR_HOST)
+	if (skb->pkt_type != FRAME_FOR_HOST || is_for_tunnel(&work->packet))
 		return TC_ACT_OK;
 	reason = check_source_outside(&work->packet.tuple.source);
 	return reason ? drop(skb, reason, DROP_TO_POD) : from_outside(skb, work);
@@ -184,7 +184,11 @@ int pod_network_to_tunnel(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	}
 	reason = enter_tunnel(skb, &work->packet.tuple);
-	return reason ? drop(skb, reason, DROP_FROM_POD) : TC_ACT_OK;
+	if (reason)
+		return drop(skb, reason, DROP_FROM_POD);
+	/* With TC_ACT_OK this becomes the packet's tc_index (net/core/dev.c, tc_run, tcx_run), and to_uplink knows it. */
+	skb->tc_classid = CARRIED;
+	return TC_ACT_OK;
 }
 
 /* Run by the agent from time to time. */

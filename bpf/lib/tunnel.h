@@ -7,6 +7,25 @@
 
 #define TUNNEL_TTL 64
 
+const volatile __u16 tunnel_port = 8472;
+
+/* Whether the packet is one around another, from a tunnel to this node: what is in it comes by again, and so does the node
+ * that sent it.
+ */
+static __always_inline bool is_for_tunnel(const struct packet *packet)
+{
+	__u32 only = 0;
+	const struct pod_network_settings *settings;
+
+	if (packet->kind != PACKET_FLOW || packet->tuple.protocol != IPPROTO_UDP ||
+	    packet->tuple.destination_port != bpf_htons(tunnel_port))
+		return false;
+	settings = bpf_map_lookup_elem(&pod_network_settings, &only);
+	return settings && settings->tunnel_ifindex &&
+	       (address_equal(&packet->tuple.destination, &settings->node_v4) ||
+		address_equal(&packet->tuple.destination, &settings->node_v6));
+}
+
 /* The node that sent the packet, and its number. False: there is no tunnel about it. */
 static __noinline bool tunnel_source(struct __sk_buff *skb, struct address *outer, __u32 *identity)
 {

@@ -96,6 +96,7 @@ def _pod_network_knobs(config: Config) -> Mapping[str, int]:
         "masquerade": int(options.masquerade),
         "masquerade_port_first": first,
         "masquerade_port_last": last,
+        "tunnel_port": options.tunnel_port,
         "flow_quota": max(config.maps.flows * options.flow_quota_percent // 100, 1),
         "timeout_established_s": timeouts.established_s,
         "timeout_closing_s": timeouts.closing_s,
