@@ -6,11 +6,12 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from meshd import __version__, config
 from meshd.config import Config
-from meshd.errors import MeshError
+from meshd.errors import ConfigError, MeshError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = config.load(parsed.config)
         if parsed.command == "cleanup":
-            return clean_up(options, drop_translated=parsed.drop_translated)
+            return clean_up(options, parsed.features, drop_translated=parsed.drop_translated)
         return serve(options)
     except MeshError as error:
         print(f"meshd: {error}", file=sys.stderr)
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     cleanup = commands.add_parser(
         "cleanup",
         help="take the hooks off and remove all maps, without an agent; connections that exist go on",
+    )
+    cleanup.add_argument(
+        "features", nargs="*", metavar="FEATURE", help="socket_lb, pod_network; default: all"
     )
     cleanup.add_argument(
         "--drop-translated",
@@ -68,15 +72,19 @@ async def until_signal(agent: object) -> None:
         return
 
 
-def clean_up(options: Config, *, drop_translated: bool) -> int:
+def clean_up(options: Config, wanted: Sequence[str], *, drop_translated: bool) -> int:
     """Remove everything of this agent from the kernel, and say what it was."""
     from meshd.agent import run_lock  # noqa: PLC0415
+    from meshd.dataplane.cleanup import WORDS  # noqa: PLC0415
     from meshd.dataplane.cleanup import clean_up as remove  # noqa: PLC0415
     from meshd.kernel import features  # noqa: PLC0415
 
+    unknown = [word for word in wanted if word not in WORDS]
+    if unknown:
+        raise ConfigError(f"cleanup: {unknown[0]} is no feature: {', '.join(WORDS)}")
     features.require_privileges()
     with run_lock.held(options, create=False):
-        removed = remove(options, drop_translated=drop_translated)
+        removed = remove(options, wanted or WORDS, drop_translated=drop_translated)
     programs = f", programs on {len(removed.devices)} devices" if removed.devices else ""
     print(
         f"meshd: removed {len(removed.hooks)} hooks{programs} and {len(removed.maps)} maps below {options.bpffs}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from meshd.dataplane.features import SOCKET_LB
 from meshd.dataplane.pod_network import routes
 from meshd.dataplane.pod_network.places import POD
 from meshd.dataplane.pod_network.sysctls import RESERVED_PORTS
@@ -66,6 +67,32 @@ def test_after_a_cleanup_pods_talk_by_address_as_before(node: CniNode) -> None:
         assert v6.goes_on()
         assert reaches(first, two.addresses[1])
         assert reaches(node.netns, two.addresses[0])
+
+
+def test_one_feature_can_be_taken_out_alone_and_the_other_goes_on(node: CniNode) -> None:
+    first, _ = node.add("one")
+    _, two = node.add("two")
+    node.agent.kill()
+    status, said = cleanup(node, "socket_lb")
+    assert (status, "removed 9 hooks and 0 maps" in said) == (0, True), said
+    assert all(filters_on(node, link) for link in node.links())
+    assert reaches(first, two.addresses[0])
+    status, said = cleanup(node, "pod_network")
+    assert (status, "removed 0 hooks, programs on 2 devices and " in said) == (0, True), said
+    assert {pin.name.rpartition("_")[0] for pin in pins(node).glob("maps/*")} == {
+        *SOCKET_LB.maps,
+        *SOCKET_LB.kernel_maps,
+    }
+    assert reaches(first, two.addresses[0])
+    assert cleanup(node)[0] == 0
+    assert list(pins(node).glob("*/*")) == []
+
+
+def test_a_feature_that_does_not_exist_is_named_and_nothing_is_taken_out(node: CniNode) -> None:
+    node.agent.kill()
+    said = "meshd: cleanup: socket is no feature: socket_lb, pod_network\n"
+    assert cleanup(node, "socket") == (1, said)
+    assert list(pins(node).glob("links/*"))
 
 
 def test_a_cleanup_gives_the_node_its_sysctls_back_but_forwards_as_long_as_there_are_pods(
