@@ -136,5 +136,5 @@ def _places(options: argparse.Namespace) -> tuple[Config, Places]:
     try:
         agent = config.load(options.config)
     except ConfigError as error:
-        raise CtlError(str(error)) from error
+        raise CtlError(f"{error}; --config names another") from error
     return agent, Places(options.conf_dir or agent.cni.conf_dir, options.bin_dir or agent.cni.bin_dir)

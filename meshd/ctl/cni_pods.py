@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-LINKS = Path("/sys/class/net")
 # As the dataplane names the host's end of a pod's link.
 PREFIX = "mpod"
 LOOK_EVERY_S = 0.2
@@ -15,15 +14,18 @@ NAMED = 10
 
 
 def pods() -> list[str]:
-    """What each link of a pod says of itself, `NAMESPACE/NAME`, or its own name where it says nothing."""
-    found = []
-    for link in LINKS.glob(f"{PREFIX}*"):
-        try:
-            found.append((link / "ifalias").read_text().strip() or link.name)
-        except OSError:
-            # Gone since it was listed.
-            continue
-    return sorted(found)
+    """What each link of a pod says of itself, `NAMESPACE/NAME`, or its own name where it says nothing.
+
+    Asked of the network namespace that this process is in; /sys/class/net would show the one that /sys was mounted in.
+    """
+    if not any(name.startswith(PREFIX) for _, name in socket.if_nameindex()):
+        return []
+    # Its import takes longer than all the rest of this command.
+    from pyroute2 import IPRoute  # noqa: PLC0415
+
+    with IPRoute() as route:
+        links = [(link.get("ifname"), link.get("ifalias")) for link in route.get_links()]
+    return sorted(alias or name for name, alias in links if name.startswith(PREFIX))
 
 
 def drained(timeout_s: float, say: Callable[[str], None]) -> list[str]:

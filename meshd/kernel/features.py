@@ -66,7 +66,8 @@ def require(pins: Path) -> None:
     cgroup.find_mount()
     if not is_bpffs(pins):
         raise ConfigError(
-            f"{pins} is in no bpffs, so nothing could outlive meshd: `mount -t bpf bpf {pins}`, or choose another"
+            f"{pins} is in no bpffs, so nothing could outlive meshd: "
+            "`mount -t bpf bpf /sys/fs/bpf`, or choose a directory in one (bpffs)"
         )
 
 

@@ -43,8 +43,8 @@ def test_pins_that_would_be_in_no_bpffs_are_refused(node: AgentNode) -> None:
     elsewhere = node.directory / "no-bpffs"
     assert meshd("--config", node.configuration(bpffs=str(elsewhere))) == (
         1,
-        f"meshd: {elsewhere} is in no bpffs, so nothing could outlive meshd: `mount -t bpf bpf {elsewhere}`, "
-        "or choose another\n",
+        f"meshd: {elsewhere} is in no bpffs, so nothing could outlive meshd: `mount -t bpf bpf /sys/fs/bpf`, "
+        "or choose a directory in one (bpffs)\n",
     )
 
 

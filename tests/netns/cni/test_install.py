@@ -26,7 +26,6 @@ def test_uninstall_refuses_while_pods_of_meshd_run(config: Path, tmp_path: Path)
     meshctl = f"{sys.executable} -m meshd.ctl.main cni"
     script = f"""
         set -e
-        mount -t sysfs none /sys
         {meshctl} install --config {config}
         ip link add mpod0123 type bridge
         ip link set mpod0123 alias default/one
@@ -38,7 +37,7 @@ def test_uninstall_refuses_while_pods_of_meshd_run(config: Path, tmp_path: Path)
         ip link show mpod0123
     """
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False
+        ["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "1 pod of meshd (default/one) run here" in done.stderr
@@ -50,7 +49,6 @@ def test_drain_waits_until_the_runtime_has_deleted_the_last_pod(config: Path, tm
     # The runtime still needs the configuration for its DEL: it is there when the pod goes.
     script = f"""
         set -e
-        mount -t sysfs none /sys
         {meshctl} install --config {config}
         ip link add mpod0123 type bridge
         {meshctl} uninstall --config {config} --drain 2>{tmp_path}/said &
@@ -60,6 +58,6 @@ def test_drain_waits_until_the_runtime_has_deleted_the_last_pod(config: Path, tm
         wait $!
         test ! -e {tmp_path}/net.d/00-meshd.conflist
     """
-    command = ["unshare", "--net", "--mount", "sh", "-c", script]
+    command = ["unshare", "--net", "sh", "-c", script]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr

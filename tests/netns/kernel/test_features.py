@@ -64,7 +64,7 @@ def test_a_usable_machine_is_accepted(bpffs: Path) -> None:
 
 
 def test_a_directory_outside_a_bpffs_is_refused_with_the_command_that_helps(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=f"{tmp_path} is in no bpffs.*mount -t bpf bpf {tmp_path}"):
+    with pytest.raises(ConfigError, match=f"{tmp_path} is in no bpffs.*mount -t bpf bpf /sys/fs/bpf`"):
         features.require(tmp_path)
 
 
