@@ -67,12 +67,12 @@ class Nodes(node_pb2_grpc.NodeServiceServicer):
     ) -> node_pb2.DeleteNodeResponse:
         cluster = request.cluster or self.cluster
         named = [
-            node
-            for node in self.mesh.nodes.values()
-            if (node.cluster, node.name) == (cluster, request.name) and node.source != OWN_NODE
+            node for node in self.mesh.nodes.values() if (node.cluster, node.name) == (cluster, request.name)
         ]
         if not named:
             raise UnknownObject(f"node {cluster}/{request.name}")
+        if any(node.source == OWN_NODE for node in named):
+            raise OwnedByOther(f"node {cluster}/{request.name}", OWN_NODE)
         for node in named:
             if not node.is_of_etcd or node.state is not NodeState.STALE:
                 raise OwnedByOther(f"node {node}", node.source)

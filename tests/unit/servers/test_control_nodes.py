@@ -91,7 +91,7 @@ async def test_a_stale_node_is_forgotten_by_whoever_says_so_and_the_log_says_who
     [
         ("n2", grpc.StatusCode.FAILED_PRECONDITION, "node cm-1/n2 is owned by source etcd"),
         ("n5", grpc.StatusCode.FAILED_PRECONDITION, "node cm-1/n5 is owned by source etcd"),
-        ("n1", grpc.StatusCode.NOT_FOUND, "node cm-1/n1 does not exist"),
+        ("n1", grpc.StatusCode.FAILED_PRECONDITION, "node cm-1/n1 is owned by source node"),
         ("n9", grpc.StatusCode.NOT_FOUND, "node cm-1/n9 does not exist"),
     ],
 )
