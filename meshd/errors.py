@@ -18,6 +18,8 @@ MeshError
 ├── AddressesExhausted     no address left for a pod: ranges, usable, in use, cooling, seconds until the next is free
 ├── AddressRefused         an address that a runtime asked for is not to be had: address, reason
 ├── NotAllowed             a caller's role does not permit an operation: caller, operation, role needed
+├── ApiServerError         an API server of Kubernetes refused a request: what was asked, HTTP status, reason
+├── ApiServerUnreachable   no endpoint of an API server answered: endpoint -> why
 ├── ListAgain              a watch cannot be resumed or continued without a gap: reason
 └── ReaderTooSlow          a reader took nothing for so long that it was cut off: seconds
 """
@@ -201,6 +203,35 @@ class NotAllowed(MeshError):
         self.operation = operation
         self.needed = needed
         super().__init__(f"{caller} may not call {operation}: it needs the role {needed}")
+
+
+class ApiServerError(MeshError):
+    """An API server answered ``what`` (``get services default/web``) with ``status``, an HTTP status.
+
+    ``reason`` is Kubernetes' word for it (NotFound, Conflict, Forbidden, Expired; empty: none was given), ``message`` its
+    sentence. ``retry_after_s``: how long it wants to be left alone, None: it did not say.
+    """
+
+    def __init__(
+        self, what: str, status: int, reason: str, message: str, retry_after_s: float | None = None
+    ) -> None:
+        self.what = what
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after_s = retry_after_s
+        said = " ".join(part for part in (str(status), reason) if part)
+        super().__init__(f"{what}: {said}" + (f": {message}" if message else ""))
+
+
+class ApiServerUnreachable(MeshError):
+    """Nobody answered ``what``; ``errors``: endpoint -> why. A change that was asked for may have been made."""
+
+    def __init__(self, what: str, errors: Mapping[str, str]) -> None:
+        self.what = what
+        self.errors = dict(errors)
+        tried = "; ".join(f"{endpoint}: {reason}" for endpoint, reason in self.errors.items())
+        super().__init__(f"{what}: no API server answers ({tried})")
 
 
 class ListAgain(MeshError):

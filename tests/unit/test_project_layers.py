@@ -21,21 +21,25 @@ PARTS = [
     "lab",
     "bench",
     "api",
+    "kubeapi",
 ]
 AGENT = "".join(
     f"import meshd.{part}.thing\n" for part in ("sources", "servers", "dataplane", "telemetry", "kernel")
 )
+KUBEAPI = "import meshd.kubeapi.thing\n"
 ALLOWED = {
     "meshd/agent.py": AGENT,
-    "meshd/sources/thing.py": "import grpc\nimport clustermesh.remote\nimport meshd.state.thing\n",
+    "meshd/sources/thing.py": "import grpc\nimport clustermesh.remote\nimport meshd.state.thing\n" + KUBEAPI,
     "meshd/servers/thing.py": "import google.protobuf\nimport meshd.api.thing\nimport meshd.state.thing\n",
     "meshd/dataplane/thing.py": "import meshd.kernel.thing\nimport meshd.state.thing\nimport meshd.config\n",
     "meshd/telemetry/thing.py": "import meshd.kernel.thing\nimport meshd.errors\n",
     "meshd/state/thing.py": "import meshd.model.thing\n",
     "meshd/kernel/thing.py": "import meshd.errors\n",
-    "meshd/ctl/thing.py": "import meshd.lab.thing\nimport meshd.bench.thing\nimport meshd.api.thing\n",
+    "meshd/ctl/thing.py": "import meshd.lab.thing\nimport meshd.bench.thing\nimport meshd.api.thing\n"
+    + KUBEAPI,
     "meshd/lab/thing.py": "import meshd.kernel.thing\nimport meshd.api.thing\nimport grpc\n",
-    "meshd/bench/thing.py": "import meshd.kernel.thing\nimport meshd.lab.thing\n",
+    "meshd/bench/thing.py": "import meshd.kernel.thing\nimport meshd.lab.thing\n" + KUBEAPI,
+    "meshd/kubeapi/thing.py": "import meshd.errors\n",
     "clustermesh/remote.py": "import grpc\n",
 }
 
@@ -93,6 +97,10 @@ def test_what_the_architecture_allows_keeps_every_contract(tmp_path: Path) -> No
         ("meshd/kernel/thing.py", "grpc"),
         ("meshd/dataplane/thing.py", "clustermesh.remote"),
         ("clustermesh/remote.py", "meshd.errors"),
+        ("meshd/kubeapi/thing.py", "meshd.model.thing"),
+        ("meshd/kubeapi/thing.py", "meshd.config"),
+        ("meshd/servers/thing.py", "meshd.kubeapi.thing"),
+        ("meshd/dataplane/thing.py", "meshd.kubeapi.thing"),
     ],
 )
 def test_an_import_against_the_layers_breaks_a_contract(tmp_path: Path, importer: str, imported: str) -> None:

@@ -1,0 +1,351 @@
+"""Requests to the API server of Kubernetes, typed: get, list, watch, create, replace, patch, delete.
+
+``into`` is what an answer is decoded as: a msgspec struct of the fields that one needs (the others are skipped, which is
+what makes a large cluster affordable), or :data:`OBJECT` for all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from meshd import __version__
+from meshd.errors import ApiServerError, ApiServerUnreachable
+from meshd.kubeapi.access import Access
+from meshd.kubeapi.answers import Listed, page_of, refusal
+from meshd.kubeapi.resources import Resource
+from meshd.kubeapi.transport import BROKEN, Question, Transport, described
+from meshd.kubeapi.watching import Batch, changes
+
+T = TypeVar("T")
+Object = dict[str, Any]  # Any: JSON
+OBJECT = Object
+
+TIMEOUT_S = 30.0
+PAGE = 500
+# As client-go: so that not all watches of a cluster end together.
+WATCH_S = (300, 600)
+# How often a list is begun anew because it took longer than the server remembers; then it is asked for in one piece.
+LIST_AGAIN = 2
+# Kubernetes' default of how long a server may want to be left alone before we tell our caller instead.
+RETRY_AFTER_MOST_S = 5.0
+
+MERGE = "application/merge-patch+json"
+JSON = "application/json-patch+json"
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = "application/apply-patch+yaml"
+
+
+class Client:
+    """Use as ``async with Client(access) as client``. All methods raise
+
+    ApiServerError: it answered with a refusal; ApiServerUnreachable: nobody answered (a change may have been made);
+    ConfigError: the credentials cannot be read.
+    """
+
+    def __init__(
+        self, access: Access, *, user_agent: str = f"meshd/{__version__}", timeout_s: float = TIMEOUT_S
+    ) -> None:
+        self.access = access
+        self._transport = Transport(access, user_agent)
+        self._timeout_s = timeout_s
+
+    async def __aenter__(self) -> Self:
+        await self._transport.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._transport.__aexit__(kind, error, trace)
+
+    @property
+    def endpoint(self) -> str:
+        """The API server that is asked next."""
+        return self._transport.endpoint
+
+    def next_endpoint(self) -> None:
+        """Whoever is asked now is no good: ask another one, if there is one."""
+        self._transport.next_endpoint(self._transport.endpoint)
+
+    async def fetch(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        """The body at any path: ``/version``, ``/readyz``, a pod's log."""
+        return await self._answer(Question(f"get {path}", "GET", path, query or {}))
+
+    async def get(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        into: type[T],
+        subresource: str = "",
+    ) -> T:
+        """One object."""
+        path = resource.path(namespace, name, subresource)
+        question = Question(_what("get", resource, namespace, name, subresource), "GET", path)
+        return _decoded(await self._answer(question), into, question)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        *,
+        into: type[T],
+        labels: str = "",
+        fields: str = "",
+        page: int = PAGE,
+    ) -> Listed[T]:
+        """All objects in ``namespace`` (empty: everywhere) that the selectors name, as they are at one resource version.
+
+        It is read in pages; where that takes longer than the server remembers, it is begun anew, nothing is put together
+        from two times.
+        """
+        decoder = msgspec.json.Decoder(into)
+        for attempt in range(LIST_AGAIN + 1):
+            limit = page if attempt < LIST_AGAIN else 0
+            try:
+                return await self._list_once(resource, namespace, decoder, _selectors(labels, fields), limit)
+            except ApiServerError as error:
+                if error.status != 410 or not limit:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def _list_once(
+        self,
+        resource: Resource,
+        namespace: str,
+        decoder: msgspec.json.Decoder[T],
+        selectors: Mapping[str, str],
+        limit: int,
+    ) -> Listed[T]:
+        found: Listed[T] = Listed([], "")
+        rest = ""
+        while True:
+            query = {**selectors, **({"limit": str(limit)} if limit else {})}
+            if rest:
+                query["continue"] = rest
+            question = Question(_what("list", resource, namespace), "GET", resource.path(namespace), query)
+            body = await self._answer(question)
+            try:
+                page = page_of(body, decoder)
+            except msgspec.DecodeError as error:
+                raise ApiServerError(question.what, 200, "", f"the answer is no list: {error}") from error
+            found.items.extend(page.items)
+            if not page.rest:
+                return Listed(found.items, page.resource_version)
+            rest = page.rest
+
+    async def watch(
+        self,
+        resource: Resource,
+        resource_version: str,
+        namespace: str = "",
+        *,
+        into: type[T],
+        labels: str = "",
+        fields: str = "",
+    ) -> AsyncGenerator[Batch[T], None]:
+        """Changes after ``resource_version``, those that came together as one batch; the first is empty: it stands.
+
+        Ends when the server ends it (it does so every few minutes). Bookmarks move the resource version on.
+
+        Raises:
+            ApiServerError: among others 410, that version is forgotten: list again. ApiServerUnreachable: the connection
+            broke. What was yielded counts.
+        """
+        seconds = random.randint(*WATCH_S)  # noqa: S311 - spreads load
+        query = {
+            **_selectors(labels, fields),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(seconds),
+        }
+        question = Question(_what("watch", resource, namespace), "GET", resource.path(namespace), query)
+        async with self._transport.ask(question, timeout_s=seconds + self._timeout_s) as response:
+            try:
+                if response.status != 200:
+                    raise refusal(
+                        question.what,
+                        response.status,
+                        await response.read(),
+                        response.headers.get("Retry-After", ""),
+                    )
+                yield []
+                pieces = response.content.iter_any()
+                async with aclosing(changes(question.what, pieces, msgspec.json.Decoder(into))) as found:
+                    async for batch in found:
+                        yield batch
+            except BROKEN as error:
+                raise ApiServerUnreachable(question.what, {self.endpoint: described(error)}) from error
+
+    async def create(
+        self,
+        resource: Resource,
+        body: object,
+        namespace: str = "",
+        *,
+        into: type[T],
+        dry_run: bool = False,
+        field_manager: str = "",
+        name: str = "",
+        subresource: str = "",
+    ) -> T:
+        """The object as it was created. ``name`` and ``subresource``: for those that are created on an object (eviction)."""
+        query = _writing(dry_run, field_manager)
+        question = Question(
+            _what("create", resource, namespace, name or _name_in(body), subresource),
+            "POST",
+            resource.path(namespace, name, subresource),
+            query,
+            msgspec.json.encode(body),
+            "application/json",
+        )
+        return _decoded(await self._answer(question), into, question)
+
+    async def replace(
+        self,
+        resource: Resource,
+        name: str,
+        body: object,
+        namespace: str = "",
+        *,
+        into: type[T],
+        subresource: str = "",
+    ) -> T:
+        """The object as it is now; 409 Conflict: it changed since the resource version in ``body``."""
+        question = Question(
+            _what("update", resource, namespace, name, subresource),
+            "PUT",
+            resource.path(namespace, name, subresource),
+            {},
+            msgspec.json.encode(body),
+            "application/json",
+        )
+        return _decoded(await self._answer(question), into, question)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        body: object,
+        namespace: str = "",
+        *,
+        into: type[T],
+        kind: str = MERGE,
+        field_manager: str = "",
+        force: bool = False,
+        dry_run: bool = False,
+        subresource: str = "",
+    ) -> T:
+        """The object as it is now. ``kind``: MERGE, JSON (a list of operations), STRATEGIC or APPLY.
+
+        APPLY needs ``field_manager``, makes what does not exist, and with ``force`` takes fields that others own.
+        """
+        query = _writing(dry_run, field_manager)
+        if force:
+            query["force"] = "true"
+        question = Question(
+            _what("patch", resource, namespace, name, subresource),
+            "PATCH",
+            resource.path(namespace, name, subresource),
+            query,
+            msgspec.json.encode(body),  # JSON is YAML
+            kind,
+        )
+        return _decoded(await self._answer(question), into, question)
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        propagation: str = "Background",
+        grace_s: int | None = None,
+        missing_ok: bool = True,
+    ) -> None:
+        """``name`` is gone, or on its way. ``propagation``: of what it owns (Background, Foreground, Orphan)."""
+        body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
+        if grace_s is not None:
+            body["gracePeriodSeconds"] = grace_s
+        question = Question(
+            _what("delete", resource, namespace, name),
+            "DELETE",
+            resource.path(namespace, name),
+            {},
+            msgspec.json.encode(body),
+            "application/json",
+        )
+        try:
+            await self._answer(question)
+        except ApiServerError as error:
+            if error.status != 404 or not missing_ok:
+                raise
+
+    async def _answer(self, question: Question) -> bytes:
+        """The body of a good answer. A server that asks to be left alone for a moment is, and asked again."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timeout_s
+        while True:
+            try:
+                return await self._answer_once(question, max(end - loop.time(), 1.0))
+            except ApiServerError as error:
+                # 429 and 503 with Retry-After: it did nothing of what was asked (Kubernetes API conventions).
+                wait_s = error.retry_after_s
+                asks = error.status in (429, 503) and wait_s is not None and wait_s <= RETRY_AFTER_MOST_S
+                if wait_s is None or not asks or loop.time() + wait_s >= end:
+                    raise
+                await asyncio.sleep(wait_s)
+
+    async def _answer_once(self, question: Question, timeout_s: float) -> bytes:
+        async with self._transport.ask(question, timeout_s=timeout_s) as response:
+            try:
+                body = await response.read()
+            except BROKEN as error:
+                raise ApiServerUnreachable(question.what, {self.endpoint: described(error)}) from error
+            if response.status >= 300:
+                if response.status >= 500:
+                    self.next_endpoint()
+                after = response.headers.get("Retry-After", "")
+                raise refusal(question.what, response.status, body, after)
+            return body
+
+
+def _what(verb: str, resource: Resource, namespace: str, name: str = "", subresource: str = "") -> str:
+    target = "/".join(part for part in (namespace, name) if part)
+    asked = f"{resource}/{subresource}" if subresource else str(resource)
+    return f"{verb} {asked} {target}".rstrip()
+
+
+def _name_in(body: object) -> str:
+    metadata = body.get("metadata") if isinstance(body, Mapping) else None
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return name if isinstance(name, str) else ""
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
+
+
+def _writing(dry_run: bool, field_manager: str) -> dict[str, str]:
+    query = {"fieldManager": field_manager} if field_manager else {}
+    if dry_run:
+        query["dryRun"] = "All"
+    return query
+
+
+def _decoded(body: bytes, into: type[T], question: Question) -> T:
+    try:
+        return msgspec.json.decode(body, type=into)
+    except msgspec.DecodeError as error:
+        raise ApiServerError(
+            question.what, 200, "", f"the answer is not what was expected: {error}"
+        ) from error
