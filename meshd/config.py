@@ -20,7 +20,12 @@ DEFAULT_PATH = Path("/etc/meshd/config.yaml")
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Files of one end of a TLS connection, PEM; read again when they change."""
+    """One end of a TLS connection; files are PEM, and read again when they change.
+
+    ``certificate``: what this end shows.
+    ``key``: of the certificate.
+    ``ca``: who signs the certificates that the other end may show.
+    """
 
     certificate: Path
     key: Path
@@ -28,7 +33,12 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
 
 
 class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Which certificates (their common name, or ``*.suffix`` of a DNS name) may do what."""
+    """Which certificates may do what: their common name, or *.suffix of a DNS name.
+
+    ``read``: who may look.
+    ``operate``: who may also change services and backends.
+    ``admin``: who may do everything.
+    """
 
     read: tuple[str, ...] = ()
     operate: tuple[str, ...] = ()
@@ -36,7 +46,10 @@ class Role(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
 
 
 class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Where the control API listens besides its Unix socket. ``listen`` empty: nowhere; else mTLS is required."""
+    """Where the control API listens besides its Unix socket.
+
+    ``listen``: host:port, with mTLS, so ``tls`` is needed; empty: nowhere.
+    """
 
     listen: str = ""
     tls: Tls | None = None
@@ -44,14 +57,19 @@ class Api(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
 
 
 class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``listen`` host:port of /metrics over HTTP; empty: nowhere."""
+    """What Prometheus reads.
+
+    ``listen``: host:port of /metrics over HTTP; empty: nowhere.
+    """
 
     listen: str = ""
 
 
 class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``otlp``: the collector that traces go to, OTLP over gRPC: http://HOST:PORT, https://HOST:PORT or unix:///PATH;
-    empty: nowhere."""
+    """Spans of what a container runtime asks.
+
+    ``otlp``: the collector that traces go to, OTLP over gRPC: http://HOST:PORT, https://HOST:PORT or unix:///PATH; empty: nowhere.
+    """
 
     otlp: str = ""
 
@@ -62,6 +80,9 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     ``etcd``: an etcd client YAML (endpoints, trusted-ca-file, cert-file, key-file) for this cluster's own etcd; empty: none.
     ``peers``: the directory with one such file per remote cluster, named like the cluster; empty: none.
     ``publish``: take part in the election of this cluster's publisher.
+    ``election_lease_s``: after so long without a sign of life from the publisher another one is elected.
+    ``data_lease_s``: for so long what was published outlives the last publisher.
+    ``heartbeat_s``: how often the publisher says that it lives.
     ``max_connected_clusters``: 255 or 511, the same in every cluster of the mesh; how many identities a cluster has follows.
     """
 
@@ -75,7 +96,21 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 
 
 class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Capacities of the kernel maps, in entries. A map that exists keeps its capacity until it is empty."""
+    """Capacities of the kernel maps, in entries. A map that exists keeps its capacity until it is empty.
+
+    ``frontends``: addresses with a port that clients dial.
+    ``slots``: places in the lists of backends of all frontends; a list that changes is there twice for a moment.
+    ``members``: backends of frontends that are UDP or keep clients at their backend.
+    ``affinity``: clients that are kept at their backend.
+    ``connected``: sockets that were sent to a backend and are still open.
+    ``datagrams``: unconnected UDP sockets with each peer they talk to.
+    ``workloads``: pods of this node.
+    ``pods``: addresses of pods of this node.
+    ``destinations``: networks that pods reach in another way than the world.
+    ``flows``: answered flows of pods; a translated one takes two.
+    ``new_flows``: flows that nobody answered yet; the newest push out the oldest.
+    ``fragments``: packets of which fragments are under way.
+    """
 
     frontends: int = 65536
     slots: int = 524288
@@ -97,7 +132,8 @@ class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
     ``socket``: where the shim finds the agent; default: cni.sock in runDir.
     ``conf_dir``, ``bin_dir``: where the container runtime looks, for `meshctl cni`.
     ``pod_cidrs``: whose addresses pods of this node get, IPv4 and IPv6; none: only chained after another plugin.
-    ``reserved``: addresses or CIDRs in them that are given only to who asks by name; ``excluded``: to nobody.
+    ``reserved``: addresses or CIDRs in them that are given only to who asks by name.
+    ``excluded``: addresses or CIDRs in them that are given to nobody.
     ``cool_down_s``: for so long a released address is given to nobody.
     """
 
@@ -115,20 +151,33 @@ class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """The whole configuration, as in the YAML file (camelCase there)."""
+    """The whole configuration, as in the YAML file (camelCase there).
+
+    ``node_name``: what this node is called in its cluster.
+    ``cluster_name``: what this cluster is called in the mesh.
+    ``cluster_id``: its number in the mesh, 1 to 255 or 511; 0: in no mesh.
+    ``zone``: where this node is, for services that prefer backends near by.
+    ``node_addresses``: by which other nodes reach this one; of a family that is not named, the address of the default route's device.
+    ``cgroup``: socket hooks act on processes in this cgroup v2 subtree; default: its root, all of the machine.
+    ``bpffs``: where programs and maps are pinned, in a BPF file system.
+    ``run_dir``: sockets and what need not outlive a boot.
+    ``state_dir``: journals, which have to outlive one.
+    ``manifests``: a directory of Kubernetes YAML, watched; default: this source is not used.
+    ``audit_interval_s``: how often what the kernel holds is compared with what it should hold.
+    ``bpf_object``: another build of the BPF object than the one in the package (tests, emergency fixes).
+    ``log_level``: the least that is logged: debug, info, warning or error.
+    ``log_format``: json, text, or auto: text on a terminal.
+    """
 
     node_name: str
     cluster_name: str = "default"
     cluster_id: int = 0
     zone: str = ""
-    # Under which other nodes reach this one; of a family that is not named, the address of the default route's device.
     node_addresses: tuple[str, ...] = ()
-    # Socket hooks act on processes in this cgroup v2 subtree; empty: the root, all of the machine.
     cgroup: Path | None = None
     bpffs: Path = Path("/sys/fs/bpf/meshd")
     run_dir: Path = Path("/run/meshd")
     state_dir: Path = Path("/var/lib/meshd")
-    # A directory of Kubernetes YAML; None: this source is not used.
     manifests: Path | None = None
     clustermesh: ClusterMesh = ClusterMesh()
     api: Api = Api()
@@ -138,7 +187,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     pod_network: PodNetwork = PodNetwork()
     maps: Maps = Maps()
     audit_interval_s: float = 30.0
-    # Another build of the BPF object than the one in the package (tests, emergency fixes).
     bpf_object: Path | None = None
     log_level: str = "info"
     log_format: str = "auto"

@@ -16,8 +16,8 @@ FIRST_PORT, FEWEST_PORTS = 1024, 256
 class FlowTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """For how long a flow is remembered after its last packet, in seconds, by what it is.
 
-    ``established``: answered TCP; ``closing``: TCP that was finished or reset; ``unanswered``: nobody answered yet;
-    ``datagram``: answered UDP and the like; ``echo``: answered pings.
+    ``established_s``: answered TCP; ``closing_s``: TCP that was finished or reset; ``unanswered_s``: nobody answered yet;
+    ``datagram_s``: answered UDP and the like; ``echo_s``: answered pings.
     """
 
     established_s: int = 21600
@@ -30,9 +30,10 @@ class FlowTimeouts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 class PodNetwork(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """How pods' packets travel.
 
-    ``enabled``: whether programs carry them; default: where `cni.podCidrs` gives pods addresses.
+    ``enabled``: whether programs carry pods' packets; default: where `cni.podCidrs` gives pods addresses.
     ``routing``: to pods of other nodes under their own addresses (native), in a tunnel (vxlan), or as two nodes can.
-    ``masquerade``: what leaves the cluster has the node's address, but for destinations in ``masquerade_excluded`` (CIDRs).
+    ``masquerade``: what leaves the cluster has the node's address.
+    ``masquerade_excluded``: but not what goes to these CIDRs.
     ``masquerade_ports``: the ports it leaves from, reserved on the node.
     ``uplinks``: devices that lead out of the node besides those with a default route or a node address.
     ``via_stack``: destinations (CIDRs) that are left to the node's stack.

@@ -47,6 +47,7 @@ def checks() -> list[Check]:
         Check("clang-format", (str(BIN / "clang-format"), "--dry-run", "--Werror", *c_sources), mend),
         Check("buf lint", (str(BIN / "buf"), "lint")),
         Check("generated files", (python, "proto/generate.py", "--check"), "python proto/generate.py"),
+        Check("reference", (python, "-m", "scripts.reference", "--check"), "python -m scripts.reference"),
         Check("import contracts", (str(BIN / "lint-imports"), "--no-cache", "--no-logo")),
         Check("mypy", (python, "-m", "mypy", "--strict", "--no-error-summary")),
     ]
