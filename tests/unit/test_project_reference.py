@@ -5,27 +5,12 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from meshd.ctl.drops import MEANINGS
 from scripts.reference import metrics, options
-from scripts.reference.__main__ import ROOT, main, pages
+from scripts.reference.__main__ import main
 
 
 def test_the_pages_are_fresh(capsys: pytest.CaptureFixture[str]) -> None:
     assert (main(["--check"]), capsys.readouterr().out) == (0, "")
-
-
-def test_every_drop_reason_of_the_programs_is_told() -> None:
-    page = pages()["drops.md"]
-    numbered = [
-        line.split(",")[0].strip().removeprefix("DROP_").lower()
-        for line in (ROOT / "bpf/maps/drops.h").read_text().splitlines()
-        if line.startswith("\tDROP_") and "NONE" not in line
-    ]
-    reasons = [
-        name for name in numbered if not name.endswith(("reasons", "from_pod", "to_pod", "directions"))
-    ]
-    assert [name for name in reasons if f"| `{name}` |" not in page] == []
-    assert set(MEANINGS) == set(reasons)
 
 
 def test_an_option_that_the_docstring_leaves_out_is_refused() -> None:
