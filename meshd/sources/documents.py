@@ -17,8 +17,8 @@ import msgspec
 
 from meshd.errors import InvalidObject
 from meshd.sources.field_path import Path, parse_field
-from meshd.sources.kubernetes_objects import Context, Value, convert, identify
-from meshd.sources.kubernetes_types import ObjectName
+from meshd.sources.kubernetes.objects import Context, Value, convert, identify
+from meshd.sources.kubernetes.types import ObjectName
 from meshd.sources.yaml_values import Unreadable, find_lines, load
 
 

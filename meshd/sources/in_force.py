@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from meshd.sources.kubernetes_objects import Value
-from meshd.sources.kubernetes_types import ObjectName
+from meshd.sources.kubernetes.objects import Value
+from meshd.sources.kubernetes.types import ObjectName
 from meshd.sources.manifest_file import EMPTY, Claim, FileVersion, Problem
 
 

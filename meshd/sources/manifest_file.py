@@ -17,8 +17,8 @@ from meshd.sources.documents import (
     read_document,
     yaml_documents,
 )
-from meshd.sources.kubernetes_objects import Context, Value
-from meshd.sources.kubernetes_types import ObjectName
+from meshd.sources.kubernetes.objects import Context, Value
+from meshd.sources.kubernetes.types import ObjectName
 from meshd.sources.yaml_values import Unreadable
 
 

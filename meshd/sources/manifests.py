@@ -22,8 +22,8 @@ import structlog
 from meshd.model import BackendSlice, Namespace, Node, Service, Workload
 from meshd.sources.directory_watch import Changed, DirectoryWatch
 from meshd.sources.in_force import InForce
-from meshd.sources.kubernetes_objects import Context, Value, object_name
-from meshd.sources.kubernetes_types import ObjectName
+from meshd.sources.kubernetes.objects import Context, Value, object_name
+from meshd.sources.kubernetes.types import ObjectName
 from meshd.sources.manifest_file import FileVersion, Problem, next_version, unreadable
 from meshd.sources.manifest_reading import Contents, Refused, Signature, is_manifest, read_changed
 from meshd.state import Mesh

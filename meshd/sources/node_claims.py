@@ -11,7 +11,7 @@ from clustermesh.node_record import Node as NodeRecord
 from meshd.model import Address, Node, format_address
 from meshd.model.address import from_ip
 from meshd.sources.claims import Network
-from meshd.sources.kubernetes_objects import ZONE_LABEL
+from meshd.sources.kubernetes.objects import ZONE_LABEL
 from meshd.sources.own_records import ROUTING_ANNOTATION
 
 

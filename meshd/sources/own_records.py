@@ -14,7 +14,7 @@ from clustermesh.node_record import Node as NodeRecord
 from clustermesh.node_record import NodeAddress, encode_node
 from meshd.model import Address, Node, format_address
 from meshd.model.cluster import OWN_NODE
-from meshd.sources.kubernetes_objects import ZONE_LABEL
+from meshd.sources.kubernetes.objects import ZONE_LABEL
 from meshd.state import Mesh
 from meshd.state.mesh import PRECEDENCE
 

@@ -7,8 +7,8 @@ import yaml
 
 from meshd.errors import InvalidObject
 from meshd.model import Namespace, Node, Workload, parse_address
-from meshd.sources.kubernetes_objects import Context, Converted, convert, identify, object_name
-from meshd.sources.kubernetes_types import ObjectName
+from meshd.sources.kubernetes.objects import Context, Converted, convert, identify, object_name
+from meshd.sources.kubernetes.types import ObjectName
 
 CONTEXT = Context(source="manifests", cluster="cm-1", node="node-1")
 

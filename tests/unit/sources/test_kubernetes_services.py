@@ -18,7 +18,7 @@ from meshd.model import (
     Service,
     parse_address,
 )
-from meshd.sources.kubernetes_objects import Context, Converted, convert, identify
+from meshd.sources.kubernetes.objects import Context, Converted, convert, identify
 
 CONTEXT = Context(source="manifests", cluster="cm-1", node="node-1")
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 
 from meshd.errors import InvalidObject
 from meshd.model import Address, BackendSlice, Namespace, Node, Service, Workload, parse_address
-from meshd.sources import kubernetes_services
-from meshd.sources.annotations import (
+from meshd.sources.kubernetes import services
+from meshd.sources.kubernetes.annotations import (
     NAMESPACE_GLOBAL,
     NAMESPACE_MAY_BE_GLOBAL,
     NETNS,
     SOCKET_LB,
     Annotations,
 )
-from meshd.sources.kubernetes_services import Remark
-from meshd.sources.kubernetes_types import (
+from meshd.sources.kubernetes.services import Remark
+from meshd.sources.kubernetes.types import (
     EndpointSliceObject,
     NamespaceObject,
     NodeObject,
@@ -112,11 +112,11 @@ def convert(raw: object, name: ObjectName, context: Context) -> Converted:
     match name.kind:
         case "Service":
             service = decode(raw, ServiceObject, str(name))
-            value, remarks = kubernetes_services.service(service, name, context.source)
+            value, remarks = services.service(service, name, context.source)
             return Converted(value, tuple(remarks))
         case "EndpointSlice":
             found = decode(raw, EndpointSliceObject, str(name))
-            slice_, remarks = kubernetes_services.endpoint_slice(found, name, context.source, context.cluster)
+            slice_, remarks = services.endpoint_slice(found, name, context.source, context.cluster)
             return Converted(slice_, tuple(remarks))
         case "Namespace":
             return Converted(_namespace(decode(raw, NamespaceObject, str(name)), name, context))

@@ -23,13 +23,13 @@ from meshd.model import (
     is_ipv4,
     parse_address,
 )
-from meshd.sources.annotations import (
+from meshd.sources.kubernetes.annotations import (
     CLOSE_TCP,
     SERVICE_GLOBAL,
     SERVICE_SHARED,
     Annotations,
 )
-from meshd.sources.kubernetes_types import (
+from meshd.sources.kubernetes.types import (
     Endpoint,
     EndpointConditions,
     EndpointSliceObject,
