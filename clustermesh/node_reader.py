@@ -16,6 +16,7 @@ from clustermesh.address_record import AddressRecord, decode_address
 from clustermesh.errors import ClustermeshError
 from clustermesh.kv import Kv
 from clustermesh.node_record import Node, decode_node
+from clustermesh.pin import ANY, Pin
 from clustermesh.reflector import Copy, Reflector
 from clustermesh.together import until_failure
 
@@ -72,6 +73,7 @@ class NodeReader:
 
     ``trouble(kind, reason)`` and ``settle(kind)`` are told when changes may be missing, and when none are any more.
     ``cached``: ``kv`` holds a KVStoreMesh's copy. ``canaries``: the exporter says when its lists are complete.
+    ``pin``: what the cluster may name.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class NodeReader:
         max_connected_clusters: int,
         cached: bool = False,
         canaries: bool = True,
+        pin: Pin = ANY,
         trouble: Callable[[str, str], None],
         settle: Callable[[str], None],
     ) -> None:
@@ -93,11 +96,13 @@ class NodeReader:
         self._settle = settle
 
         def node(key: str, name: str, value: bytes) -> Node:
-            return decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id)
+            return pin.node(key, decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id))
 
         def address(key: str, name: str, value: bytes) -> AddressRecord:
-            limit = max_connected_clusters
-            return decode_address(key, value, name=name, cluster_id=cluster_id, max_connected_clusters=limit)
+            record = decode_address(
+                key, value, name=name, cluster_id=cluster_id, max_connected_clusters=max_connected_clusters
+            )
+            return pin.address(key, record)
 
         def canary(resource: str) -> str | None:
             return keys.canary(cluster, resource, cached=cached) if canaries else None

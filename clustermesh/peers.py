@@ -19,19 +19,23 @@ from clustermesh.call import Credentials
 from clustermesh.channel import Endpoint, TlsFiles, parse_endpoint
 from clustermesh.errors import DirectoryUnreadable, OptionsError, PeerFileError
 from clustermesh.keys import cluster_name_problem
+from clustermesh.pin import ANY, Pin
+from clustermesh.pin import KEY as PIN
+from clustermesh.pin import parse as parse_pin
 
 MAX_FILE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """How to reach the etcd of cluster ``name``; ``digest`` is that of the file it came from."""
+    """How to reach the etcd of cluster ``name``, and what it may be; ``digest`` is that of the file it came from."""
 
     name: str
     endpoints: tuple[Endpoint, ...]
     tls: TlsFiles | None = None
     credentials: Credentials | None = None
     digest: str = ""
+    pin: Pin = ANY
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +120,8 @@ def parse_file(path: str, name: str, text: bytes) -> Peer:
         aliases = _aliases(document.get("cilium-host-aliases") or [])
         endpoints = tuple(parse_endpoint(url, aliases) for url in urls)
         files = (_path(document, key) for key in ("trusted-ca-file", "cert-file", "key-file"))
-        return Peer(name, endpoints, TlsFiles(*files), _credentials(document), digest)
+        pin = parse_pin(document[PIN]) if PIN in document else ANY
+        return Peer(name, endpoints, TlsFiles(*files), _credentials(document), digest, pin)
     except OptionsError as error:
         raise PeerFileError(path, str(error)) from error
 

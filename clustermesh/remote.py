@@ -124,6 +124,7 @@ class Remote:
         self.peer = peer
         self.copy = copy or Copy()
         self.node_copies = node_copies or NodeCopies()
+        self._forget_what_is_not_allowed()
         self._nodes = nodes
         self._own_id = own_id
         self._sink = sink
@@ -139,6 +140,14 @@ class Remote:
         self._config: ClusterConfig | None = None
         self._failures = 0
         self._last_failure = ""
+
+    def _forget_what_is_not_allowed(self) -> None:
+        """The last good version of a record stays in force, unless the pin says now that it never was good."""
+        copies: tuple[Copy[Any], ...] = (self.copy, self.node_copies.nodes, self.node_copies.addresses)
+        for copy in copies:
+            copy.records = {
+                name: record for name, record in copy.records.items() if self.peer.pin.allows(record)
+            }
 
     @property
     def status(self) -> RemoteStatus:
@@ -196,7 +205,8 @@ class Remote:
         name = self.peer.name
 
         def decode(key: str, full_name: str, value: bytes) -> ClusterService:
-            return decode_service(key, value, cluster=name, name=full_name, cluster_id=config.cluster_id)
+            service = decode_service(key, value, cluster=name, name=full_name, cluster_id=config.cluster_id)
+            return self.peer.pin.service(key, service)
 
         reflector = Reflector(
             kv,
@@ -228,6 +238,7 @@ class Remote:
             max_connected_clusters=config.max_connected_clusters,
             cached=config.cached,
             canaries=config.synced_canaries,
+            pin=self.peer.pin,
             trouble=self.trouble,
             settle=self.settle,
         )
@@ -262,6 +273,8 @@ class Remote:
         if config.endpoint_slices_export_mode not in EXPORT_MODES:
             reason = f"its export mode {config.endpoint_slices_export_mode!r} is not one that can be read"
             raise PeerRefused(name, reason)
+        if (problem := self.peer.pin.config_problem(config.cluster_id)) is not None:
+            raise PeerRefused(name, problem)
         if (other := self._claim(config.cluster_id)) is not None:
             raise PeerRefused(name, f"its cluster id {config.cluster_id} is that of {other}")
 
