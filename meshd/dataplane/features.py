@@ -31,7 +31,10 @@ def _socket_lb_sizes(config: Config) -> Mapping[str, int]:
 
 
 def _socket_lb_rules(context: Context) -> Mapping[str, Rule]:
-    planner = socket_lb.Planner(context.layouts, context.config.node_name, context.held)
+    config = context.config
+    planner = socket_lb.Planner(
+        context.layouts, config.node_name, context.held, config.zone, config.cluster_name
+    )
     return {
         "service": lambda mesh, name: planner.service(mesh, ServiceName(*name.split("/", 1))),
         "source": planner.source,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from meshd.dataplane.alias import alias_slots
-from meshd.dataplane.choice import Candidate, alive, choose
+from meshd.dataplane.choice import Candidate, Place, alive, choose
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import (
     Endpoint,
@@ -52,11 +52,16 @@ CONTESTED = frozenset({"frontends", "workloads"})
 
 @dataclass(frozen=True, slots=True)
 class Planner:
-    """What plans depend on besides the mesh: where this is, and what the kernel held at the start."""
+    """What plans depend on besides the mesh: where this is, and what the kernel held at the start.
+
+    ``zone`` empty: the one that a source says this node is in.
+    """
 
     layouts: Layouts
     node: str
     held: Held
+    zone: str = ""
+    cluster: str = ""
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
@@ -66,11 +71,12 @@ class Planner:
         candidates = list(self._candidates(mesh, service))
         rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
         served = {}
-        for frontend in service.frontends:
-            if self._belongs_to_a_stronger_source(mesh, service, frontend):
-                continue
-            key, backends = self._frontend(mesh, service, frontend, candidates, rows)
-            served[key] = ServedFrontend(str(name), backends, service.close_tcp)
+        for external, frontends in ((False, service.frontends), (True, service.external)):
+            for frontend in frontends:
+                if self._belongs_to_a_stronger_source(mesh, service, frontend):
+                    continue
+                key, backends = self._frontend(mesh, service, frontend, candidates, rows, external)
+                served[key] = ServedFrontend(str(name), backends, service.close_tcp)
         return Plan(rows, served)
 
     def source(self, mesh: Mesh, name: str) -> Plan:
@@ -86,6 +92,10 @@ class Planner:
             return Plan({})
         key = self.layouts.u64.encode(netns_cookie)
         return Plan({"workloads": {key: self.layouts.workload.encode(WorkloadRow(self.layouts.left_out))}})
+
+    def _place(self, mesh: Mesh) -> Place:
+        said = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
+        return Place(self.node, self.zone or next((node.zone for node in said if node is not None), ""))
 
     def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
         """Backends that count: the service's own source's, and remote clusters' if it is global."""
@@ -108,13 +118,19 @@ class Planner:
         )
 
     def _frontend(
-        self, mesh: Mesh, service: Service, frontend: Frontend, candidates: Iterable[Candidate], rows: Rows
+        self,
+        mesh: Mesh,
+        service: Service,
+        frontend: Frontend,
+        candidates: Iterable[Candidate],
+        rows: Rows,
+        external: bool,
     ) -> tuple[bytes, tuple[bytes, ...]]:
         """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
         endpoint = Endpoint(frontend.address, frontend.port, frontend.protocol)
         key = self.layouts.endpoint.encode(endpoint)
         able = [*matching(candidates, frontend), *self._held(mesh, service, key, frontend)]
-        chosen = distinct(choose(service, able, self.node), frontend)
+        chosen = distinct(choose(service, able, self._place(mesh), external=external), frontend)
         wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
         number = self._list(endpoint, chosen, rows, wants_members)
         rows["frontends"][key] = self.layouts.service.encode(

@@ -41,7 +41,9 @@ def _frontends_of(mesh: Mesh, layouts: Layouts, keys: set[PlanKey]) -> Iterator[
     for key in keys:
         if key.kind == "service":
             service = mesh.service(ServiceName(*key.name.split("/", 1)))
-            for address, port, protocol, _ in service.frontends if service is not None else ():
+            for address, port, protocol, _ in (
+                (*service.frontends, *service.external) if service is not None else ()
+            ):
                 yield layouts.endpoint.encode(Endpoint(address, port, protocol))
 
 

@@ -11,6 +11,7 @@ from meshd.model.service import (
     Protocol,
     Service,
     ServiceName,
+    TrafficDistribution,
 )
 from meshd.model.workload import Workload
 
@@ -29,6 +30,7 @@ __all__ = [
     "Protocol",
     "Service",
     "ServiceName",
+    "TrafficDistribution",
     "Workload",
     "format_address",
     "is_ipv4",

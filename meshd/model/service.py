@@ -28,6 +28,14 @@ class Affinity(Enum):
     REMOTE = "remote"
 
 
+class TrafficDistribution(Enum):
+    """Which backends a service would rather use (Kubernetes, spec.trafficDistribution); a preference, as above."""
+
+    ANY = "any"
+    SAME_ZONE = "same zone"
+    SAME_NODE = "same node"
+
+
 class ServiceName(NamedTuple):
     namespace: str
     name: str
@@ -67,6 +75,11 @@ class Service:
     affinity: Affinity = Affinity.NONE
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
+    traffic_distribution: TrafficDistribution = TrafficDistribution.ANY
+    # Dialled besides `frontends`: addresses of nodes, of a load balancer, or others. internal_traffic_local is not about them.
+    external: tuple[Frontend, ...] = ()
+    # What of it is not in force, and why, as sentences.
+    remarks: tuple[str, ...] = ()
 
     @property
     def key(self) -> tuple[str, ServiceName]:
@@ -77,7 +90,8 @@ class Service:
 class Backend:
     """An address that serves, with the conditions of an EndpointSlice endpoint (KEP-1672).
 
-    ``ready`` implies serving and not terminating. ``weight`` is relative within a service.
+    ``ready`` implies serving and not terminating. ``weight`` is relative within a service. ``for_zones``, ``for_nodes``: who
+    is meant to use it (KEP-2433, hints); empty: nothing is said.
     """
 
     address: Address
@@ -88,6 +102,8 @@ class Backend:
     node: str = ""
     zone: str = ""
     weight: int = 100
+    for_zones: tuple[str, ...] = ()
+    for_nodes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

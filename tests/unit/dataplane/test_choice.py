@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.dataplane.choice import Candidate, alive, choose
-from meshd.model import Affinity, Backend, BackendPort, Protocol, Service, ServiceName, parse_address
+from meshd.dataplane.choice import Candidate, Place, alive, choose
+from meshd.model import (
+    Affinity,
+    Backend,
+    BackendPort,
+    Protocol,
+    Service,
+    ServiceName,
+    TrafficDistribution,
+    parse_address,
+)
 
 READY, ENDING, DEAD = "ready", "ending", "dead"
 CONDITIONS = {
@@ -64,8 +73,78 @@ RULES = [
 
 @pytest.mark.parametrize(("rule", "facts", "given", "expected"), RULES, ids=[row[0] for row in RULES])
 def test_a_service_uses(rule: str, facts: dict[str, object], given: str, expected: str) -> None:
-    chosen = choose(service(**facts), [candidate(name) for name in given.split()], node="here")
+    chosen = choose(service(**facts), [candidate(name) for name in given.split()], Place("here", "z1"))
     assert " ".join(each.source for each in chosen) == expected
+
+
+NODE, ZONE = TrafficDistribution.SAME_NODE, TrafficDistribution.SAME_ZONE
+
+
+def placed(text: str) -> Candidate:
+    """``n2/z1 for:z1,n3``: a ready backend on node n2 in zone z1, with hints; a leading ``remote`` is another cluster's."""
+    where, _, hints = text.partition(" for:")
+    remote, node, zone = ["", *where.split("/")][-3:]
+    names = tuple(hints.split(",")) if hints else ()
+    backend = Backend(
+        parse_address("10.0.0.1"),
+        (BackendPort("", Protocol.TCP, 80),),
+        node=node,
+        zone=zone,
+        for_zones=tuple(name for name in names if name.startswith("z")),
+        for_nodes=tuple(name for name in names if name.startswith("n")),
+    )
+    return Candidate(backend, text, remote=bool(remote))
+
+
+# We are n1 in z1.
+PLACES: list[tuple[str, dict[str, object], list[str], list[int]]] = [
+    ("no wish, all", {}, ["n1/z1", "n2/z1", "n3/z2"], [0, 1, 2]),
+    ("same zone", {"traffic_distribution": ZONE}, ["n1/z1", "n2/z1", "n3/z2"], [0, 1]),
+    ("same zone has none", {"traffic_distribution": ZONE}, ["n3/z2", "n4/z3"], [0, 1]),
+    ("same zone, a backend without one", {"traffic_distribution": ZONE}, ["n2/", "n3/z2"], [0, 1]),
+    ("same node", {"traffic_distribution": NODE}, ["n1/z1", "n2/z1", "n3/z2"], [0]),
+    ("same node has none, so same zone", {"traffic_distribution": NODE}, ["n2/z1", "n3/z2"], [0]),
+    ("same node and zone have none", {"traffic_distribution": NODE}, ["n3/z2", "n4/z3"], [0, 1]),
+    ("hints for our zone", {}, ["n1/z1 for:z1", "n3/z2 for:z2"], [0]),
+    ("hints win over where a backend is", {}, ["n1/z1 for:z2", "n3/z2 for:z1"], [1]),
+    ("hints for several zones", {}, ["n1/z1 for:z2", "n3/z2 for:z1,z2", "n4/z3 for:z3"], [1]),
+    ("hints, and none for us", {}, ["n3/z2 for:z2", "n4/z3 for:z3"], [0, 1]),
+    ("hints for some only", {}, ["n1/z1 for:z1", "n3/z2"], [0, 1]),
+    ("hints for some only, and a wish", {"traffic_distribution": ZONE}, ["n1/z1 for:z1", "n3/z2"], [0, 1]),
+    ("hints for our node", {}, ["n1/z1 for:z1,n1", "n2/z1 for:z1,n2"], [0]),
+    ("hints for other nodes, one for our zone", {}, ["n2/z1 for:z1,n2", "n3/z2 for:z2,n3"], [0]),
+    ("a node hint of another cluster is not ours", {}, ["remote/n1/z9 for:n1", "n2/z2 for:n2"], [0, 1]),
+    ("a zone is a zone, also in another cluster", {"traffic_distribution": ZONE}, ["remote/n9/z1", "n3/z2"], [0]),
+    (
+        "local is a constraint, hints do not move it",
+        {"internal_traffic_local": True},
+        ["n1/z1 for:z2", "n3/z2 for:z1"],
+        [0],
+    ),
+    ("local affinity before zones", {"affinity": Affinity.LOCAL, "traffic_distribution": ZONE},
+     ["remote/n9/z1", "n3/z2"], [1]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "facts", "given", "expected"), PLACES, ids=[row[0] for row in PLACES])
+def test_a_service_prefers(
+    rule: str, facts: dict[str, object], given: list[str], expected: list[int]
+) -> None:
+    chosen = choose(service(**facts), [placed(text) for text in given], Place("n1", "z1"))
+    assert [each.source for each in chosen] == [given[index] for index in expected]
+
+
+def test_a_node_that_knows_no_zone_prefers_none() -> None:
+    given = [placed(text) for text in ("n2/z1 for:z1", "n3/z2 for:z2")]
+    assert choose(service(), given, Place("n1")) == given
+    unzoned = [placed(text) for text in ("n2/", "n3/z2")]
+    assert choose(service(traffic_distribution=ZONE), unzoned, Place("n1")) == unzoned
+
+
+def test_internal_traffic_policy_is_not_about_external_frontends() -> None:
+    given = [candidate("here:ready"), candidate("away:ready")]
+    local = service(internal_traffic_local=True)
+    assert choose(local, given, Place("here"), external=True) == given
 
 
 def test_connections_are_left_to_backends_that_serve_while_they_end() -> None:
