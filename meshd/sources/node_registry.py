@@ -1,7 +1,8 @@
 """Which nodes there are, in every cluster: from records in etcd to nodes of the mesh, and who is not believed.
 
 A record is its cluster's word for its own nodes only. One that claims what another node has, or this one, is refused as a
-whole, named, and looked at again when that changes; an earlier version of it stays in force. One that vanishes says only
+whole, named, and looked at again when that changes; an earlier version of it stays in force. Only what nodes of this node's
+own cluster claim is theirs also if another cluster said so first. One that vanishes says only
 that nobody renews it: the node goes stale, and what it said stands until another node of its cluster publishes one of its
 addresses or CIDRs, or an operator deletes it.
 """
@@ -18,7 +19,7 @@ from clustermesh.address_record import AddressRecord
 from clustermesh.node_record import Node as NodeRecord
 from meshd.model import Address, Node, NodeState
 from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
-from meshd.sources.claims import Claims, unusable
+from meshd.sources.claims import Claims, Network, unusable
 from meshd.sources.node_addresses import NodeAddresses
 from meshd.sources.node_claims import hosts, networks_of, node_of, ranges_of
 from meshd.sources.own_records import own_node
@@ -135,6 +136,7 @@ class NodeRegistry:
         reason = self._refusal(node)
         if not reason:
             self._give_up_stale(node)
+            self._displace(node.key, networks_of(node), f"node {node}")
             self._waiting.pop(node.key, None)
             node = replace(node, extra=self._extra(node, before))
             self._enforce(node)
@@ -162,7 +164,7 @@ class NodeRegistry:
             if reason := unusable(network):
                 return f"{network}: {reason}"
         for network, owner in self._claims.conflicts(node.key, networks_of(node)):
-            if self._stale_holder(node, owner) is not None:
+            if self._stale_holder(node, owner) is not None or self._yields(node, owner):
                 continue
             whose = "this node" if owner == self._own_key else f"node {owner[1]}/{owner[2]}"
             return f"{network} belongs to {whose}"
@@ -173,6 +175,11 @@ class NodeRegistry:
         holder = self._mesh.nodes.get(owner)
         gives_way = holder is not None and holder.source == node.source and holder.state is NodeState.STALE
         return holder if gives_way else None
+
+    def _yields(self, node: Node, owner: Key) -> bool:
+        """Whether ``owner`` is of another cluster and ``node`` of ours: else others could claim beforehand what a node of
+        ours is going to get."""
+        return node.source == ETCD and owner[0].startswith(REMOTE_PREFIX)
 
     def _give_up_stale(self, node: Node) -> None:
         for network, owner in list(self._claims.conflicts(node.key, networks_of(node))):
@@ -238,16 +245,26 @@ class NodeRegistry:
         if own == self._own:
             return
         self._own = own
-        for conflict in list(self._claims.conflicts(self._own_key, networks_of(own))):
-            node = self._mesh.nodes.get(conflict.owner)
-            self._claims.remove(conflict.owner)
-            if node is not None:
-                self._waiting[node.key] = replace(node, state=NodeState.FRESH, reason="")
-                self._apply(
-                    replace(node, state=NodeState.REFUSED, reason=f"{conflict.network} belongs to this node")
-                )
+        self._displace(self._own_key, networks_of(own), "this node")
         self._claims.set(self._own_key, networks_of(own))
         self._freed = True
+
+    def _displace(self, key: Key, networks: Iterable[Network], whose: str) -> None:
+        """Whoever has something of ``networks`` waits until ``key``, which takes them, has them no more."""
+        for network, owner in list(self._claims.conflicts(key, networks)):
+            # The first of its conflicts took all that it had.
+            if not self._claims.remove(owner):
+                continue
+            self._freed = True
+            holder = self._mesh.nodes.get(owner)
+            if holder is None:
+                continue
+            if holder.state is NodeState.STALE:
+                # There is no record that could come into force again.
+                self._mesh.apply(holder.source, deletes=[(Node, holder.key)])
+                continue
+            self._waiting.setdefault(holder.key, replace(holder, state=NodeState.FRESH, reason=""))
+            self._apply(replace(holder, state=NodeState.REFUSED, reason=f"{network} belongs to {whose}"))
 
     def _observe(self, _: str, __: list[Object], deletes: list[tuple[type, Hashable]]) -> None:
         """Whoever took a node away: what it had is free."""

@@ -209,6 +209,52 @@ def test_what_this_node_has_is_its_own_even_if_another_said_so_first(
     assert states(mesh) == {"cm-2/n1": FRESH}
 
 
+@pytest.mark.parametrize("cidr", ["10.1.2.128/25", "192.168.0.0/28"], ids=["its CIDR", "its address"])
+def test_another_cluster_keeps_nothing_that_it_claimed_before_a_node_of_ours_came(
+    mesh: Mesh, registry: NodeRegistry, cidr: str
+) -> None:
+    mesh.apply(OWN_NODE, [Node("cm-1", "n1", OWN_NODE, (parse_address("192.168.0.99"),), ("10.1.1.0/24",))])
+    registry.put_node("cm-2", record("thief", cidr, "172.16.0.9", "cm-2"))
+    assert states(mesh) == {"cm-2/thief": FRESH}
+    registry.put_node("cm-1", SECOND)
+    assert states(mesh) == {"cm-2/thief": REFUSED, "cm-1/n2": FRESH}
+    assert node(mesh, "cm-2/thief").reason.endswith(" belongs to node cm-1/n2")
+    mesh.apply("etcd", deletes=[(Node, ("etcd", "cm-1", "n2"))])
+    registry.retry()
+    assert states(mesh) == {"cm-2/thief": FRESH}
+
+
+def test_an_address_that_another_cluster_claimed_beforehand_goes_to_our_node_and_nothing_else_does(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.replace_nodes("cm-2", [ELSEWHERE])
+    registry.replace_addresses("cm-2", [pod("10.1.2.7", "192.168.0.101"), pod("172.20.0.7", "192.168.0.101")])
+    registry.put_node("cm-1", SECOND)
+    assert states(mesh) == {"cm-2/n1": FRESH, "cm-1/n2": FRESH}
+    assert extra(mesh, "cm-2/n1") == ["172.20.0.7"]
+
+
+def test_a_stale_node_of_another_cluster_that_a_node_of_ours_displaces_is_gone(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    registry.put_node("cm-2", record("n9", "10.1.2.0/24", "192.168.0.109", "cm-2"))
+    registry.node_vanished("cm-2", "n9", 7)
+    registry.put_node("cm-1", SECOND)
+    assert states(mesh) == {"cm-1/n2": FRESH}
+
+
+def test_a_displaced_node_comes_back_as_it_was_said_last(mesh: Mesh, registry: NodeRegistry) -> None:
+    registry.put_node("cm-1", THIRD)
+    registry.put_node("cm-2", record("n9", "10.1.2.0/24", "192.168.0.109", "cm-2"))
+    # Refused, and so not in force, but the newest that cm-2 says of it.
+    registry.put_node("cm-2", record("n9", "10.1.3.0/24", "192.168.0.109", "cm-2"))
+    registry.put_node("cm-1", SECOND)
+    assert node(mesh, "cm-2/n9").state is REFUSED
+    mesh.apply("etcd", deletes=[(Node, ("etcd", "cm-1", "n3"))])
+    registry.retry()
+    assert (node(mesh, "cm-2/n9").state, node(mesh, "cm-2/n9").pod_cidrs) == (FRESH, ("10.1.3.0/24",))
+
+
 def test_a_restart_believes_those_who_were_believed_before(mesh: Mesh, registry: NodeRegistry) -> None:
     both = [record("a", "10.1.5.0/24", "192.168.0.6"), record("z", "10.1.5.0/24", "192.168.0.5")]
     registry.put_node("cm-1", both[1])
