@@ -17,6 +17,8 @@ from clustermesh.errors import InvalidRecord
 from clustermesh.records import address, check_names, decode
 
 MAX_ADDRESSES = 256
+MAX_SECONDARY_NETWORKS = 256
+"""Of one family. Each is a route and a row of a map that all nodes of the mesh share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +131,13 @@ def decode_node(key: str, value: bytes, *, cluster: str, name: str, cluster_id: 
         if found != expected:
             raise InvalidRecord(key, where, f"is {str(found)[:80]!r}, expected {str(expected)!r}")
     check_names(key, wire.Name)
-    if len(wire.IPAddresses or ()) > MAX_ADDRESSES:
-        raise InvalidRecord(key, "IPAddresses", f"more than the {MAX_ADDRESSES} that are allowed")
+    for where, many, most in (
+        ("IPAddresses", wire.IPAddresses, MAX_ADDRESSES),
+        ("IPv4SecondaryAllocCIDRs", wire.IPv4SecondaryAllocCIDRs, MAX_SECONDARY_NETWORKS),
+        ("IPv6SecondaryAllocCIDRs", wire.IPv6SecondaryAllocCIDRs, MAX_SECONDARY_NETWORKS),
+    ):
+        if len(many or ()) > most:
+            raise InvalidRecord(key, where, f"more than the {most} that are allowed")
     return Node(
         name=wire.Name,
         cluster=wire.Cluster,

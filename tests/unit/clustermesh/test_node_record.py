@@ -56,6 +56,17 @@ def test_the_node_identity_of_older_exporters_is_passed_over() -> None:
     assert decode(WRITTEN[:-1] + b',"NodeIdentity":6}') == NODE
 
 
+@pytest.mark.parametrize("field", ["IPv4SecondaryAllocCIDRs", "IPv6SecondaryAllocCIDRs"])
+def test_a_node_with_networks_without_end_is_refused(field: str) -> None:
+    network = {"IP": "10.9.0.0", "Mask": "////AA=="}
+    if "6" in field:
+        network = {"IP": "fd00:9::", "Mask": "//////////8AAAAAAAAAAA=="}
+    wire = json.loads(WRITTEN)
+    assert decode(json.dumps(wire | {field: [network] * 256}).encode()).name == "test-node-1"
+    with pytest.raises(InvalidRecord, match=f"{field}.*more than the 256"):
+        decode(json.dumps(wire | {field: [network] * 257}).encode())
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [
