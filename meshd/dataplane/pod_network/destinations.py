@@ -23,6 +23,8 @@ from meshd.model.cluster import OWN_NODE
 
 # Not the world's, and nothing that a program could send anywhere.
 MANY = ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8")
+EVERYTHING_V4 = "0.0.0.0/0"
+_MAPPED = ip_network("::ffff:0:0/96")
 _NO_ADDRESS = bytes(16)
 
 
@@ -85,7 +87,10 @@ def of_this_node(
     made: Layouts, found: Found, pod_cidrs: Iterable[str], excluded: Iterable[str], via_stack: Iterable[str]
 ) -> Rows:
     """The rows of this node: what it has itself, and what its configuration says. The later of these count more."""
+    configured = [*excluded, *via_stack]
     wanted = [
+        # In the map IPv4 is a part of IPv6: what is said of all of IPv6 is not said of it.
+        ("WORLD", _prefixes([EVERYTHING_V4] if any(map(_holds_mapped, configured)) else [])),
         ("EXCLUDED", _prefixes(excluded)),
         ("STACK", _prefixes(MANY)),
         ("LOCAL_PODS", _prefixes(pod_cidrs)),
@@ -98,6 +103,11 @@ def of_this_node(
         value = made.value.encode(DestinationRow(AddressRow(_NO_ADDRESS), made.kinds[kind], 0, 0, number))
         rows |= {made.key.encode(key): value for key in keys}
     return {"destinations": rows}
+
+
+def _holds_mapped(cidr: str) -> bool:
+    network = ip_network(cidr)
+    return network.version == 6 and network.overlaps(_MAPPED)
 
 
 def _prefixes(cidrs: Iterable[str]) -> Iterator[KeyRow]:

@@ -125,6 +125,19 @@ def test_of_several_that_name_one_prefix_the_stronger_counts(
     assert kinds(made, rows)["10.1.1.0/24"] == kind
 
 
+@pytest.mark.parametrize("everything_v4", ["WORLD", "EXCLUDED", "STACK"])
+@pytest.mark.parametrize("everything_v6", ["EXCLUDED", "STACK"])
+def test_what_is_said_of_all_of_ipv6_is_not_said_of_ipv4(
+    made: Layouts, read: Callable[[Rows], dict[str, DestinationRow]], everything_v4: str, everything_v6: str
+) -> None:
+    said: dict[str, list[str]] = {"EXCLUDED": [], "STACK": [], "WORLD": []}
+    said[everything_v6].append("::/0")
+    said[everything_v4].append("0.0.0.0/0")
+    rows = read(of_this_node(made, Found(), [], said["EXCLUDED"], said["STACK"]))
+    found = kinds(made, rows)
+    assert (found["::/0"], found["0.0.0.0/0"]) == (everything_v6, everything_v4)
+
+
 def test_the_same_state_gives_the_same_bytes_in_every_process(made: Layouts) -> None:
     again = replace(NODE, addresses=tuple(NODE.addresses))
     reached = Reached(Via.TUNNEL, tunnel=NODE.addresses[0])
