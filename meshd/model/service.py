@@ -76,7 +76,7 @@ class Service:
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
     traffic_distribution: TrafficDistribution = TrafficDistribution.ANY
-    # Dialled besides `frontends`: addresses of nodes, of a load balancer, or others. internal_traffic_local is not about them.
+    # Dialled besides `frontends`: nodes' addresses, a load balancer's, others. internal_traffic_local is not about them.
     external: tuple[Frontend, ...] = ()
     # What of it is not in force, and why, as sentences.
     remarks: tuple[str, ...] = ()

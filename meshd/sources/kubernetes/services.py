@@ -7,6 +7,7 @@ remark, not an error.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from meshd.model import (
     Protocol,
     Service,
     ServiceName,
+    TrafficDistribution,
     is_ipv4,
     parse_address,
 )
@@ -33,6 +35,7 @@ from meshd.sources.kubernetes.types import (
     Endpoint,
     EndpointConditions,
     EndpointSliceObject,
+    Hints,
     ObjectName,
     ServiceObject,
     ServicePort,
@@ -45,7 +48,13 @@ AFFINITY_TIMEOUT_DEFAULT_S = 10800
 AFFINITY_TIMEOUT_MAX_S = 86400
 
 _SERVICE_TYPES = ("ClusterIP", "NodePort", "LoadBalancer", "ExternalName")
-_NO_CONDITIONS = EndpointConditions()
+_NO_CONDITIONS, _NO_HINTS = EndpointConditions(), Hints()
+# PreferClose is the older name of PreferSameZone (KEP-3015).
+_DISTRIBUTIONS = {
+    "PreferClose": TrafficDistribution.SAME_ZONE,
+    "PreferSameZone": TrafficDistribution.SAME_ZONE,
+    "PreferSameNode": TrafficDistribution.SAME_NODE,
+}
 
 
 class Remark(NamedTuple):
@@ -77,6 +86,7 @@ def service(found: ServiceObject, name: ObjectName, source: str) -> tuple[Servic
         shared=said.truth(*SERVICE_SHARED) is not False,
         affinity=said.service_affinity(),
         close_tcp=said.truth(CLOSE_TCP) is True,
+        traffic_distribution=_traffic_distribution(spec, remarks),
     ), remarks
 
 
@@ -202,6 +212,13 @@ def _internal_traffic_local(spec: ServiceSpec, object_name: str) -> bool:
     return policy == "Local"
 
 
+def _traffic_distribution(spec: ServiceSpec, remarks: list[Remark]) -> TrafficDistribution:
+    wish = spec.traffic_distribution
+    if wish and wish not in _DISTRIBUTIONS:
+        remarks.append(Remark("spec.trafficDistribution", f"{wish!r} is not known here; all backends serve"))
+    return _DISTRIBUTIONS.get(wish or "", TrafficDistribution.ANY)
+
+
 # Slices
 
 
@@ -242,15 +259,19 @@ def _backend(
         )
     conditions = endpoint.conditions or _NO_CONDITIONS
     ready = conditions.ready is not False
+    hints = endpoint.hints or _NO_HINTS
     return Backend(
         address=address,
         ports=ports,
         ready=ready,
         serving=ready if conditions.serving is None else conditions.serving,
         terminating=conditions.terminating is True,
-        node=endpoint.node_name or "",
-        zone=endpoint.zone or "",
+        # The same few names in thousands of backends.
+        node=sys.intern(endpoint.node_name or ""),
+        zone=sys.intern(endpoint.zone or ""),
         weight=weight,
+        for_zones=tuple(sys.intern(hint.name) for hint in hints.for_zones or ()),
+        for_nodes=tuple(sys.intern(hint.name) for hint in hints.for_nodes or ()),
     )
 
 

@@ -41,6 +41,7 @@ class ServicePort(Struct, frozen=True):
     port: int
     name: str | None = None
     protocol: str | None = None
+    node_port: int | None = None
 
 
 class ClientIP(Struct, frozen=True):
@@ -60,11 +61,40 @@ class ServiceSpec(Struct, frozen=True):
     session_affinity_config: SessionAffinityConfig | None = None
     internal_traffic_policy: str | None = None
     publish_not_ready_addresses: bool | None = None
+    traffic_distribution: str | None = None
+    external_ips: list[str] | None = msgspec.field(default=None, name="externalIPs")
+    load_balancer_source_ranges: list[str] | None = None
+
+
+class Ingress(Struct, frozen=True):
+    ip: str | None = None
+    ip_mode: str | None = None
+
+
+class LoadBalancer(Struct, frozen=True):
+    ingress: list[Ingress] | None = None
+
+
+class ServiceStatus(Struct, frozen=True):
+    load_balancer: LoadBalancer | None = None
 
 
 class ServiceObject(Struct, frozen=True):
     metadata: Metadata
     spec: ServiceSpec | None = None
+    status: ServiceStatus | None = None
+
+
+class StoredMetadata(Metadata, frozen=True):
+    """What an API server adds to an object that it keeps."""
+
+    creation_timestamp: str | None = None
+
+
+class StoredService(ServiceObject, frozen=True):
+    """A Service as an API server keeps it."""
+
+    metadata: StoredMetadata
 
 
 class EndpointConditions(Struct, frozen=True):
@@ -73,11 +103,21 @@ class EndpointConditions(Struct, frozen=True):
     terminating: bool | None = None
 
 
+class HintName(Struct, frozen=True):
+    name: str
+
+
+class Hints(Struct, frozen=True):
+    for_zones: list[HintName] | None = None
+    for_nodes: list[HintName] | None = None
+
+
 class Endpoint(Struct, frozen=True):
     addresses: list[str]
     conditions: EndpointConditions | None = None
     node_name: str | None = None
     zone: str | None = None
+    hints: Hints | None = None
 
 
 class EndpointPort(Struct, frozen=True):
@@ -119,6 +159,7 @@ class NodeObject(Struct, frozen=True):
 
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
+    host_network: bool | None = None
 
 
 class PodIP(Struct, frozen=True):

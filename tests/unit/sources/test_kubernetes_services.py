@@ -16,6 +16,7 @@ from meshd.model import (
     Frontend,
     Protocol,
     Service,
+    TrafficDistribution,
     parse_address,
 )
 from meshd.sources.kubernetes.objects import Context, Converted, convert, identify
@@ -132,6 +133,38 @@ def test_the_other_ports_of_a_service_with_an_sctp_port_are_translated() -> None
         "{clusterIP: 10.96.0.1, ports: [{port: 80, name: s, protocol: SCTP}, {port: 80, name: t}]}"
     )
     assert (frontend("10.96.0.1", 80, name="t"),) == value.frontends
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("null", TrafficDistribution.ANY),
+        ("PreferClose", TrafficDistribution.SAME_ZONE),
+        ("PreferSameZone", TrafficDistribution.SAME_ZONE),
+        ("PreferSameNode", TrafficDistribution.SAME_NODE),
+    ],
+)
+def test_traffic_distribution_means(said: str, meant: TrafficDistribution) -> None:
+    assert (
+        service_value(f"{{clusterIP: 10.96.0.1, trafficDistribution: {said}}}").traffic_distribution is meant
+    )
+
+
+def test_a_traffic_distribution_that_is_not_known_is_remarked() -> None:
+    outcome = service("{clusterIP: 10.96.0.1, trafficDistribution: PreferWarm}")
+    assert [remark.field for remark in outcome.remarks] == ["spec.trafficDistribution"]
+    assert isinstance(outcome.value, Service)
+    assert outcome.value.traffic_distribution is TrafficDistribution.ANY
+
+
+def test_hints_say_for_whom_a_backend_is() -> None:
+    (backend,) = slice_value("""
+        addressType: IPv4
+        endpoints:
+        - addresses: [10.1.0.1]
+          hints: {forZones: [{name: z1}, {name: z2}], forNodes: [{name: n1}]}
+    """).backends
+    assert (backend.for_zones, backend.for_nodes) == (("z1", "z2"), ("n1",))
 
 
 @pytest.mark.parametrize(
