@@ -1,4 +1,4 @@
-"""``clustermesh``: look at what a cluster shares, or share services from a file. Usable without any agent.
+"""``clustermesh``: look at what a cluster shares, share services from a file, join clusters. Usable without any agent.
 
 Exit status: 0 done, 1 failed (or, for dump, some record is not valid), 2 wrong usage. gRPC is imported only
 once a command needs it, so that help and usage errors are quick.
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clustermesh import membership_cli
 from clustermesh.errors import ClustermeshError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
+    if hasattr(options, "do"):
+        return membership_cli.run(options)
     _log_to_stderr()
     try:
         status: int = asyncio.run(options.run(options))
@@ -67,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--election-ttl", type=int, default=15, metavar="SECONDS")
     publish.add_argument("--data-ttl", type=int, default=900, metavar="SECONDS")
     publish.set_defaults(run=_publish)
+    membership_cli.add_commands(commands)
     return parser
 
 

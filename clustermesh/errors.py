@@ -5,6 +5,7 @@ ClustermeshError
 ├── InvalidRecord       one value in etcd (or one to be written) cannot be used: key, field, reason
 ├── PeerFileError       one file of the peer directory cannot be used: path, reason
 ├── DirectoryUnreadable the peer directory could not be read completely; what was known still holds
+├── MembershipError     this cluster cannot be made part of a mesh like that; nothing was changed
 ├── PeerRefused         a peer we reach but must not connect to (its id, its limits): cluster, reason
 └── KvError             an operation on etcd failed: operation, key, reason
     ├── KvUnavailable   no endpoint answered in time; the operation may or may not have happened
@@ -51,6 +52,10 @@ class DirectoryUnreadable(ClustermeshError):
         self.path = path
         self.reason = reason
         super().__init__(f"{path}: {reason}; the peers known so far stay")
+
+
+class MembershipError(ClustermeshError):
+    """A cluster cannot join, or be joined, like that; the sentence names what is in the way. Nothing was changed."""
 
 
 class PeerRefused(ClustermeshError):

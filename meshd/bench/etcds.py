@@ -12,10 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from clustermesh.authority import KeyPair
 from meshd.bench.places import BenchError, Places
 from meshd.bench.workers import entering
 from meshd.kernel.netns import Netns
-from meshd.lab.certificates import Authority, KeyPair
+from meshd.lab.certificates import Authority
 from meshd.lab.etcd import CLIENT_PORT
 
 TIMEOUT_S = 20.0

@@ -18,8 +18,12 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 # Commands of packages of their own: imported only when they are asked for.
 EXTRAS = {
-    "lab": "clusters on this machine: nodes and pods as network namespaces, with real agents",
-    "bench": "measure the dataplane against what it replaces",
+    "clustermesh": ("clustermesh.membership_cli", "make this cluster part of a mesh: certificates, peers"),
+    "lab": (
+        "meshd.lab.cli",
+        "clusters on this machine: nodes and pods as network namespaces, with real agents",
+    ),
+    "bench": ("meshd.bench.cli", "measure the dataplane against what it replaces"),
 }
 
 SERVICE_FILE = """\
@@ -67,11 +71,11 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     add_backends(commands)
     add_cni(commands)
     add_tools(commands)
-    for name, help_text in EXTRAS.items():
+    for name, (module, help_text) in EXTRAS.items():
         extra = commands.add_parser(name, help=help_text)
         if name in extras:
-            importlib.import_module(f"meshd.{name}.cli").add_arguments(extra)
-        extra.set_defaults(run=f"meshd.{name}.cli:run")
+            importlib.import_module(module).add_arguments(extra)
+        extra.set_defaults(run=f"{module}:run")
     return parser
 
 

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from clustermesh.authority import KeyPair
 from meshd.errors import ConfigError
-from meshd.lab.certificates import Authority, KeyPair
+from meshd.lab.certificates import Authority
 from meshd.lab.layout import Cluster, Places
 from meshd.lab.processes import Program
 from meshd.lab.record import replace_file
