@@ -32,6 +32,7 @@ _SIOCGIFINDEX = 0x8933
 _DATAGRAM_BYTES = 1 << 16
 # Answers are there when the request was sent; without one this is a mistake of ours, and must not hold up all others.
 _ANSWER_S = 30
+_KERNEL = 0
 # A table that changed is read again, so often.
 _READINGS = 10
 # Were all of them refused, this many answers still fit into the socket's buffer.
@@ -123,7 +124,10 @@ class RouteSocket:
         refused: dict[int, tuple[int, str]] = {}
         is_whole = True
         while True:
-            data = self._socket.recv(_DATAGRAM_BYTES)
+            data, (sender, _) = self._socket.recvfrom(_DATAGRAM_BYTES)
+            # Who may configure a pod's namespace may send to sockets in it, and is not the kernel.
+            if sender != _KERNEL:
+                continue
             at = 0
             while at + _HEADER.size <= len(data):
                 length, kind, flags, sequence, _ = _HEADER.unpack_from(data, at)

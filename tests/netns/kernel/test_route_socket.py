@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,3 +187,15 @@ def test_a_filter_is_made_looked_at_replaced_in_place_and_taken_away(
     assert [found for each in table if (found := program_id(each))] == [second.info().program_id]
     pair.near_socket.exchange([delete_filter(at), delete_filter(at)])
     assert pair.near_socket.exchange([get_filter(at)]) == [[]]
+
+
+def test_an_answer_that_is_not_the_kernels_is_none() -> None:
+    """A pod that may configure its namespace answers what the agent asks there, before the kernel does."""
+    with Netns.create("pod") as pod, pod.run(RouteSocket) as asking:
+        with pod.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as forger:
+            port, _ = asking._socket.getsockname()
+            refusal = struct.pack("=i", -errno.EPERM) + bytes(16)
+            # The kernel takes it for whoever has that port number: sequence 1 is the first question.
+            forger.sendto(struct.pack("=IHHII", 16 + len(refusal), 2, 0, 1, 0) + refusal, (port, 0))
+        (answers,) = asking.exchange([rt.get_link("lo")])
+        assert [link_of(each).name for each in answers] == ["lo"]
