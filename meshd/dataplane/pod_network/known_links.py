@@ -43,8 +43,9 @@ def observed(host: RouteSocket, attachment: Attachment) -> PodLink | None:
     except OSError:
         return None
     outside = _link(host, name)
-    # The index alone proves nothing: a macvlan names its parent so, and the other end may be in a third namespace.
-    if outside is None or outside.peer != inside.index:
+    # The index alone proves nothing: a macvlan names its parent so, and the other end may be in a third namespace. And who
+    # may make devices in the pod's namespace chooses their numbers: a link that we made ourselves is no other plugin's.
+    if outside is None or outside.peer != inside.index or outside.group in links.PODS_GROUPS:
         return None
     return PodLink(
         outside.index,
