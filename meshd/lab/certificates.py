@@ -1,4 +1,4 @@
-"""The certificate authority of a lab's cluster, which signs its etcd and those who may read it. It lives as long as the lab."""
+"""The certificate authority of a lab's cluster: signs the etcd and those who may read it, and lives as long as the lab."""
 
 from __future__ import annotations
 
