@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from scripts import debian, stamps
 from scripts.kernels import images, machine
+from scripts.kubernetes import components
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
@@ -102,6 +103,8 @@ def steps_for(purpose: str) -> list[tuple[str, Do]]:
         steps += [("build tools", build_tools), ("cffi extension and BPF object", build)]
     if purpose == "kernels":
         steps.append(("kernels", kernels))
+    if purpose == "test":
+        steps.append(("Kubernetes, CoreDNS and Helm", kubernetes))
     return steps
 
 
@@ -194,6 +197,19 @@ def kernels() -> bool:
     try:
         return images.fetch_missing()
     except images.KernelError as error:
+        raise StepFailed(str(error)) from error
+
+
+def kubernetes() -> bool:
+    """Kubernetes' programs, in build/kubernetes; the first time takes minutes, so it says what it is at."""
+
+    def tell(module: str) -> None:
+        sys.stdout.write(f"{module} ... ")
+        sys.stdout.flush()
+
+    try:
+        return components.build_missing(LOGS / "kubernetes.log", tell)
+    except components.ComponentsError as error:
         raise StepFailed(str(error)) from error
 
 

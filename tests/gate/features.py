@@ -18,6 +18,7 @@ import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from scripts.kubernetes import components
 from scripts.preflight import bpf_refusal, cgroup_refusal
 
 TCP_ULP = 31  # linux/tcp.h
@@ -121,4 +122,5 @@ PROBES: Mapping[str, Probe] = {
     "fq": _in_new_netns("tc", "qdisc", "add", "dev", "lo", "root", "fq"),
     "ktls": _ktls,
     "ipvs": _ipvs,
+    "kubernetes": components.absence,
 }

@@ -32,6 +32,7 @@ FOLDER_NEEDS: Mapping[str, tuple[str, ...]] = {
     "tests/netns/": IN_KERNEL,
     "tests/e2e/": (*IN_KERNEL, "etcd"),
     "tests/etcd/": ("etcd",),
+    "tests/kubernetes/": ("etcd", "kubernetes"),
 }
 
 AGREEMENT = pytest.StashKey[Agreement]()

@@ -1,0 +1,16 @@
+"""Real API servers and real clusters for the tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kubernetes.api_server import ApiServerAlone, running_api_server
+
+
+@pytest.fixture(scope="module")
+def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServerAlone]:
+    """An API server without nodes, for the tests of one file; whoever stops it starts it again."""
+    with running_api_server(tmp_path_factory.mktemp("api-server")) as made:
+        yield made
