@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 import yaml
 
+from meshd.config_kubernetes import Kubernetes
+from meshd.config_kubernetes import check as check_kubernetes
 from meshd.config_pod_network import PodNetwork
 from meshd.config_pod_network import check as check_pod_network
 from meshd.errors import ConfigError
@@ -179,6 +181,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     run_dir: Path = Path("/run/meshd")
     state_dir: Path = Path("/var/lib/meshd")
     manifests: Path | None = None
+    kubernetes: Kubernetes = Kubernetes()
     clustermesh: ClusterMesh = ClusterMesh()
     api: Api = Api()
     metrics: Metrics = Metrics()
@@ -242,6 +245,7 @@ def checked(config: Config) -> Config:
     for address in config.node_addresses:
         _check_address(address)
     check_pod_network(config.pod_network)
+    check_kubernetes(config.kubernetes)
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:
         raise ConfigError(

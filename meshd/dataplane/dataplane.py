@@ -192,7 +192,8 @@ def find_workload(mesh: Mesh, name: str) -> Workload | None:
     namespace, _, pod = name.partition("/")
     named = [mesh.workloads.get((source, namespace, pod)) for source in WORKLOAD_PRECEDENCE]
     found = [workload for workload in named if workload is not None]
-    if not found:
+    placed = next((workload for workload in found if workload.netns), None)
+    if placed is None:
         return None
     said = (workload.socket_lb for workload in found if workload.socket_lb is not None)
-    return replace(found[0], socket_lb=next(said, None))
+    return replace(placed, socket_lb=next(said, None))

@@ -28,7 +28,7 @@ class PodLink:
 class Workload:
     """A pod of this node.
 
-    ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/PID/ns/net``).
+    ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/PID/ns/net``); empty: its source does not know.
     ``socket_lb`` None: what the pod's namespace says, else translated. ``links``: those that this node's programs carry.
     """
 

@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import structlog
 
-from meshd.model import BackendSlice, Namespace, Node, Service, Workload
+from meshd.sources import revisions
 from meshd.sources.directory_watch import Changed, DirectoryWatch
 from meshd.sources.in_force import InForce
 from meshd.sources.kubernetes.objects import Context, Value, object_name
@@ -29,9 +29,8 @@ from meshd.sources.manifest_reading import Contents, Refused, Signature, is_mani
 from meshd.state import Mesh
 
 SOURCE = "manifests"
-# How long the event loop may be held up, and how many objects make one revision at most.
+# How long the event loop may be held up.
 SLICE_S = 0.004
-REVISION_OBJECTS = 250
 PROBLEMS_LOGGED = 20
 
 log = structlog.get_logger(__name__)
@@ -145,20 +144,7 @@ class Manifests:
                 if change is not None and change.after is not None:
                     puts[object_name(change.after)] = change.after
                     deletes.discard((type(change.after), change.after.key))
-        await self._apply(list(puts.values()), list(deletes))
-
-    async def _apply(self, puts: list[Value], deletes: list[tuple[type, Hashable]]) -> None:
-        """Puts before deletes, so that an object that moved between two names is never in neither."""
-        if len(puts) + len(deletes) <= REVISION_OBJECTS:
-            self._mesh.apply(SOURCE, puts, deletes)
-            return
-        puts.sort(key=_make_before_use)
-        for begin in range(0, len(puts), REVISION_OBJECTS):
-            self._mesh.apply(SOURCE, puts[begin : begin + REVISION_OBJECTS])
-            await asyncio.sleep(0)
-        for begin in range(0, len(deletes), REVISION_OBJECTS):
-            self._mesh.apply(SOURCE, deletes=deletes[begin : begin + REVISION_OBJECTS])
-            await asyncio.sleep(0)
+        await revisions.apply(self._mesh, SOURCE, puts.values(), deletes)
 
     async def _finish(self) -> None:
         """Say how complete the list is, and log what is newly wrong."""
@@ -185,7 +171,7 @@ class Manifests:
             current = self._in_force.value(object_name(value))
             if current is None or current.key != value.key:
                 gone.append((type(value), value.key))
-        await self._apply([], gone)
+        await revisions.apply(self._mesh, SOURCE, [], gone)
 
     def _out_of_reach(self, reason: str) -> None:
         self._missing = reason
@@ -230,16 +216,3 @@ class Manifests:
                 result: T = ended.value
                 return result
             await self._turn()
-
-
-def _make_before_use(value: Value) -> tuple[int, str, str, int]:
-    """Namespaces first, then each service behind its backends."""
-    match value:
-        case Namespace(name=name):
-            return 0, name, "", 0
-        case BackendSlice(service=service):
-            return 1, service.namespace, service.name, 0
-        case Service(name=service):
-            return 1, service.namespace, service.name, 1
-        case Node() | Workload():
-            return 2, value.name, "", 0

@@ -32,6 +32,13 @@ REFUSED = [
     ("nodeName: a\npodNetwork: {viaStack: [somewhere]}", "viaStack names 'somewhere', which is no CIDR"),
     ("nodeName: a\npodNetwork: {tunnelPort: 0}", "tunnelPort is 0, it must be 1..65535"),
     ("nodeName: a\npodNetwork: {flowQuotaPercent: 0}", "flowQuotaPercent is 0, it must be 1..100"),
+    ("nodeName: a\nkubernetes: {apiServer: {endpoints: ['a:port']}}", "names 'a:port', it must be HOST:PORT"),
+    ("nodeName: a\nkubernetes: {externalIPs: {allowed: [10.0.0.1/8]}}", "10.0.0.1/8 has host bits set"),
+    (
+        "nodeName: a\nkubernetes: {nodePorts: some}",
+        r"Invalid enum value 'some' - at `\$.kubernetes.nodePorts`",
+    ),
+    ("nodeName: a\nkubernetes: {nodePortRows: -1}", "nodePortRows is -1, it cannot be negative"),
     ("nodeName: a\npodNetwork: {timeouts: {echoS: 1}}", "timeouts.echoS is 1, it must be at least 2"),
 ]
 
@@ -76,3 +83,21 @@ def test_programs_carry_pods_where_the_node_gives_them_addresses_unless_said_oth
     path = tmp_path / "config.yaml"
     path.write_text(f"nodeName: node-1\n{text}\n")
     assert config.load(path).has_pod_network is expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("{}", False),
+        ("{kubeconfig: /etc/kubeconfig}", True),
+        ("{kubeconfig: /etc/kubeconfig, enabled: false}", False),
+        ("{enabled: true}", True),
+        ("{apiServer: {endpoints: ['10.0.0.1:6443', 'https://[fd00::1]:443', api.example]}}", False),
+    ],
+)
+def test_the_api_server_is_read_where_a_kubeconfig_is_named_or_it_is_said(
+    tmp_path: Path, said: str, expected: bool
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(f"nodeName: a\nkubernetes: {said}\n")
+    assert config.load(path).kubernetes.is_used is expected

@@ -25,6 +25,7 @@ from meshd.sources.kubernetes.annotations import (
 from meshd.sources.kubernetes.services import Remark
 from meshd.sources.kubernetes.types import (
     EndpointSliceObject,
+    KubernetesObject,
     NamespaceObject,
     NodeObject,
     ObjectName,
@@ -43,6 +44,13 @@ KINDS = {
     "Node": "v1",
     "Pod": "v1",
 }
+_STRUCTS: dict[str, type[KubernetesObject]] = {
+    "Service": ServiceObject,
+    "EndpointSlice": EndpointSliceObject,
+    "Namespace": NamespaceObject,
+    "Node": NodeObject,
+    "Pod": PodObject,
+}
 _WITHOUT_NAMESPACE = ("Namespace", "Node")
 ZONE_LABEL = "topology.kubernetes.io/zone"
 _NODE_ADDRESS_TYPES = ("InternalIP", "ExternalIP")
@@ -54,11 +62,15 @@ _SUBDOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Whose objects these are: the source that reads them, the cluster they run in, and the node we are."""
+    """Whose objects these are: the source that reads them, the cluster they run in, and the node we are.
+
+    ``has_runtime``: somebody else knows the pods' network namespaces, so a pod that does not name its own counts too.
+    """
 
     source: str
     cluster: str
     node: str
+    has_runtime: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +121,24 @@ def convert(raw: object, name: ObjectName, context: Context) -> Converted:
     """
     _check_kind(raw, name)
     _check_names(name)
-    match name.kind:
-        case "Service":
-            service = decode(raw, ServiceObject, str(name))
-            value, remarks = services.service(service, name, context.source)
+    return value_of(decode(raw, _STRUCTS[name.kind], str(name)), name, context)
+
+
+def value_of(found: KubernetesObject, name: ObjectName, context: Context) -> Converted:
+    """The model value of ``found``, which is ``name``. Raises InvalidObject as above."""
+    match found:
+        case ServiceObject():
+            value, remarks = services.service(found, name, context.source)
             return Converted(value, tuple(remarks))
-        case "EndpointSlice":
-            found = decode(raw, EndpointSliceObject, str(name))
+        case EndpointSliceObject():
             slice_, remarks = services.endpoint_slice(found, name, context.source, context.cluster)
             return Converted(slice_, tuple(remarks))
-        case "Namespace":
-            return Converted(_namespace(decode(raw, NamespaceObject, str(name)), name, context))
-        case "Node":
-            return Converted(_node(decode(raw, NodeObject, str(name)), name, context))
-        case _:
-            return Converted(_workload(decode(raw, PodObject, str(name)), name, context))
+        case NamespaceObject():
+            return Converted(_namespace(found, name, context))
+        case NodeObject():
+            return Converted(_node(found, name, context))
+        case PodObject():
+            return Converted(_workload(found, name, context))
 
 
 def object_name(value: Value) -> ObjectName:
@@ -173,9 +188,11 @@ def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload 
     netns = said.text(NETNS)
     on_this_node = found.spec is not None and found.spec.node_name == context.node
     ended = found.status is not None and found.status.phase in ("Succeeded", "Failed")
-    if netns is None or not on_this_node or ended:
+    # A pod of the host's network namespace is the host, to us.
+    left_to_runtime = context.has_runtime and found.spec is not None and not found.spec.host_network
+    if not (netns or left_to_runtime) or not on_this_node or ended:
         return None
-    if not netns[1].startswith("/"):
+    if netns is not None and not netns[1].startswith("/"):
         raise InvalidObject(
             str(name), f"metadata.annotations[{NETNS}]", f"{netns[1]!r} is not an absolute path"
         )
@@ -188,7 +205,7 @@ def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload 
         namespace=name.namespace,
         name=name.name,
         source=context.source,
-        netns=netns[1],
+        netns=netns[1] if netns is not None else "",
         addresses=addresses,
         socket_lb=said.truth(SOCKET_LB),
     )
