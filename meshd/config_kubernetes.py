@@ -41,7 +41,7 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     ``context``: of the kubeconfig; default: its current one.
     ``node_name``: what Kubernetes calls this node; default: `nodeName`.
     ``node_ports``: answered at the addresses of all nodes, of this one (own), or none.
-    ``node_port_rows``: of other nodes at most so many entries of `maps.frontends`, else this node's only, and status says so.
+    ``node_port_rows``: of other nodes at most so many entries of `maps.frontends`, else only this node's, which status says.
     """
 
     enabled: bool | None = None

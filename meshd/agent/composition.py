@@ -21,6 +21,7 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
+from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
 from meshd.agent.node_figures import node_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView, traffic_control
@@ -113,6 +114,8 @@ class Agent:
             self._mesh.listing(CNI)
         if self._config.manifests is not None:
             self._mesh.listing(MANIFESTS)
+        if self._config.kubernetes.is_used:
+            self._mesh.listing(KUBERNETES)
         if self._config.clustermesh.etcd is not None:
             self._mesh.listing(ETCD)
         known = {*dataplane.held.source_names.values(), *sources_in(journals)}
@@ -129,6 +132,8 @@ class Agent:
             return self._config.clustermesh.peers is not None
         if source == CNI:
             return self._config.cni.is_used
+        if source == KUBERNETES:
+            return self._config.kubernetes.is_used
         if source == ETCD:
             return self._config.clustermesh.etcd is not None
         return source == MANIFESTS and self._config.manifests is not None
@@ -154,6 +159,7 @@ class Agent:
             nodes=nodes,
         )
         manifests = self._manifests()
+        kubernetes = kubernetes_source(self._mesh, config)
         local_etcd = self._local_etcd(nodes)
         expirer = expirer_of(dataplane.opened)
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
@@ -165,7 +171,12 @@ class Agent:
             programs=view.programs,
             maps=view.maps,
             dump=view.dump,
-            figures=lambda: [*view.figures(), *pod_network.figures(), *node_figures(self._mesh, nodes)],
+            figures=lambda: [
+                *view.figures(),
+                *pod_network.figures(),
+                *node_figures(self._mesh, nodes),
+                *source_figures(kubernetes),
+            ],
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
@@ -173,6 +184,7 @@ class Agent:
             routing=lambda node: routing(ways, node),
             problems=lambda: [
                 *problems(manifests, remotes, local_etcd),
+                *source_problems(kubernetes),
                 *nodes.problems(),
                 *(ways.problems() if ways is not None else ()),
                 *pod_network.problems(),
@@ -184,6 +196,7 @@ class Agent:
             ControlServer(config, self._mesh, changes, introspection),
             remotes,
             manifests,
+            kubernetes,
             local_etcd,
             programs,
             expirer,

@@ -7,6 +7,8 @@ import time
 from meshd.api.v1 import backend_pb2, cluster_pb2, map_pb2, node_pb2, service_pb2
 from meshd.ctl.output import Column, age, size
 
+EXTERNAL_SHOWN = 3
+
 
 def word(name: str, prefix: str) -> str:
     """``PROGRAMMED_SETTLED`` is settled."""
@@ -24,11 +26,11 @@ def endpoint(address: str, port: int) -> str:
 
 
 def frontends(service: service_pb2.Service) -> str:
-    """What clients dial."""
-    return (
-        ",".join(f"{endpoint(one.address, one.port)}/{protocol(one.protocol)}" for one in service.frontends)
-        or "-"
-    )
+    """What clients dial; of a node port, which is as long as there are nodes, the beginning."""
+    dialled = [*service.frontends, *service.external[:EXTERNAL_SHOWN]]
+    texts = [f"{endpoint(one.address, one.port)}/{protocol(one.protocol)}" for one in dialled]
+    more = len(service.external) - EXTERNAL_SHOWN
+    return ",".join([*texts, *([f"+{more}"] if more > 0 else [])]) or "-"
 
 
 def service_state(service: service_pb2.Service) -> str:

@@ -137,6 +137,7 @@ class Service(_message.Message):
     CLOSE_TCP_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    EXTERNAL_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     affinity_timeout_seconds: _builtins.int
@@ -159,6 +160,10 @@ class Service(_message.Message):
     def status(self) -> Global___ServiceStatus:
         """Output only."""
 
+    @_builtins.property
+    def external(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frontend]:
+        """Dialled besides `frontends`, as far as it was granted: addresses of nodes, of a load balancer, or others; output only."""
+
     def __init__(
         self,
         *,
@@ -173,10 +178,11 @@ class Service(_message.Message):
         close_tcp: _builtins.bool = ...,
         source: _builtins.str = ...,
         status: Global___ServiceStatus | None = ...,
+        external: _abc.Iterable[Global___Frontend] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_shared", b"_shared", "global", b"global", "shared", b"shared", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__global: _TypeAlias = _typing.Literal["global"]  # noqa: Y015
     _WhichOneofArgType__global: _TypeAlias = _typing.Literal["_global", b"_global"]  # noqa: Y015
@@ -203,7 +209,7 @@ class ServiceStatus(_message.Message):
     """Revision of the last change of the object."""
     programmed: Global___Programmed.ValueType
     reason: _builtins.str
-    """Why it failed, or by which source it is overridden."""
+    """Why it failed, by which source it is overridden, or (settled) what of it is not in force and why."""
     backends_in_use: _builtins.int
     """Backends that can be chosen now, and all that any source names."""
     backends_known: _builtins.int

@@ -13,6 +13,7 @@ from meshd.model import (
     BackendSlice,
     Cluster,
     ClusterState,
+    Frontend,
     Node,
     NodeState,
     Protocol,
@@ -61,15 +62,8 @@ class Replies:
         message = service_pb2.Service(
             namespace=value.name.namespace,
             name=value.name.name,
-            frontends=[
-                service_pb2.Frontend(
-                    address=format_address(frontend.address),
-                    port=frontend.port,
-                    protocol=PROTOCOLS[frontend.protocol],
-                    port_name=frontend.port_name,
-                )
-                for frontend in value.frontends
-            ],
+            frontends=map(_frontend, value.frontends),
+            external=map(_frontend, value.external),
             affinity_timeout_seconds=value.affinity_timeout_s,
             internal_traffic_local=value.internal_traffic_local,
             publish_not_ready=value.publish_not_ready,
@@ -106,7 +100,7 @@ class Replies:
             return service_pb2.PROGRAMMED_FAILED, str(self._failed[key])
         if self._mesh.is_pending(key):
             return service_pb2.PROGRAMMED_PENDING, ""
-        return service_pb2.PROGRAMMED_SETTLED, ""
+        return service_pb2.PROGRAMMED_SETTLED, "; ".join(value.remarks)
 
     def backends(self, part: BackendSlice) -> Iterator[backend_pb2.Backend]:
         """Every backend of ``part``, each a message of its own."""
@@ -205,3 +199,12 @@ def map_message(value: KernelMap) -> map_pb2.Map:
 def plan_key(name: ServiceName) -> PlanKey:
     """What the dataplane plans for the service ``name``."""
     return PlanKey("service", str(name))
+
+
+def _frontend(value: Frontend) -> service_pb2.Frontend:
+    return service_pb2.Frontend(
+        address=format_address(value.address),
+        port=value.port,
+        protocol=PROTOCOLS[value.protocol],
+        port_name=value.port_name,
+    )

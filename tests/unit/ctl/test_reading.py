@@ -15,6 +15,7 @@ from meshd.model import (
     BackendPort,
     BackendSlice,
     Cluster,
+    Frontend,
     Node,
     Protocol,
     Service,
@@ -37,6 +38,15 @@ async def test_status_says_what_to_worry_about(tmp_path: Path) -> None:
         assert "not loaded: needs fentry" in done.out
         found = json.loads((await meshctl(agent, "status", "-o", "json")).out)
         assert [one["name"] for one in found["sources"]] == ["api", "cluster:cm-2", "manifests"]
+
+
+async def test_of_a_node_port_on_many_nodes_a_list_shows_the_beginning(tmp_path: Path) -> None:
+    nodes = [Frontend(parse_address(f"192.0.2.{number}"), 30080, Protocol.TCP) for number in range(1, 9)]
+    async with serving(tmp_path) as agent:
+        agent.mesh.replace("kubernetes", [Service(WEB, "kubernetes", external=tuple(nodes))])
+        shown = (await meshctl(agent, "service", "list")).out
+        assert "192.0.2.3:30080/TCP,+5" in shown
+        assert "192.0.2.4" not in shown
 
 
 async def test_backends_out_of_reach_are_marked_stale(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from meshd.model import (
     BackendSlice,
     Cluster,
     ClusterState,
+    Frontend,
     Node,
     Protocol,
     Service,
@@ -90,6 +91,24 @@ async def test_services_of_all_sources_are_listed_with_who_is_in_force(tmp_path:
         ]
         request = service_pb2.GetServiceRequest(namespace="default", name="web")
         assert (await agent.services.GetService(request, timeout=TIMEOUT_S)).service.source == "kubernetes"
+
+
+async def test_a_service_says_where_else_it_is_dialled_and_what_of_it_is_not_in_force(tmp_path: Path) -> None:
+    frontend = Frontend(parse_address("192.0.2.1"), 30080, Protocol.TCP, "http")
+    remark = "spec.externalIPs: 8.8.8.8 is not in kubernetes.externalIPs.allowed; left to the network"
+    async with serving(tmp_path) as agent:
+        name = ServiceName("default", "web")
+        agent.mesh.replace(
+            "kubernetes", [Service(name, "kubernetes", external=(frontend,), remarks=(remark,))]
+        )
+        for key in agent.mesh.take_changes():
+            agent.mesh.report(key, None)
+        request = service_pb2.GetServiceRequest(namespace="default", name="web")
+        answer = await agent.services.GetService(request, timeout=TIMEOUT_S)
+        (shown,) = answer.service.external
+        assert (shown.address, shown.port, shown.port_name) == ("192.0.2.1", 30080, "http")
+        assert answer.service.status.programmed == service_pb2.PROGRAMMED_SETTLED
+        assert answer.service.status.reason == remark
 
 
 async def test_backends_of_every_source_are_listed_with_cluster_conditions_and_staleness(
