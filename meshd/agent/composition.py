@@ -19,6 +19,7 @@ from clustermesh.mesh import MeshOptions
 from clustermesh.publisher import PublisherOptions
 from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
+from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
@@ -175,6 +176,7 @@ class Agent:
                 *view.figures(),
                 *pod_network.figures(),
                 *node_figures(self._mesh, nodes),
+                *certificate_figures(config),
                 *source_figures(kubernetes),
             ],
             peers=lambda: peers(remotes.status),
