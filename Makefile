@@ -5,7 +5,7 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-kernels test-long check bench bench-path setup lint-fix constraints clean
+.PHONY: help demo test test-kernels test-long check bench bench-path image setup lint-fix constraints clean
 
 help:
 	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-long    1 GB transfers, hundreds of faults"
 	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
 	@echo "make bench-path   what a packet's way between pods costs, against plain routing (root)"
+	@echo "make image        the agent's container image as an archive, without a container daemon (root)"
 	@echo "make setup        only the set-up that the others do by themselves"
 	@echo "make lint-fix     format Python and C, and mend what ruff can"
 	@echo "make clean        remove all that was made in this directory; Debian packages stay"
@@ -49,6 +50,10 @@ bench-path:
 	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
 	@$(SETUP) bench
 	@$(BIN)/meshctl bench path $(ARGS)
+
+image:
+	@$(SETUP) image
+	@$(BIN)/python -m scripts.image $(ARGS)
 
 setup:
 	@$(SETUP) test

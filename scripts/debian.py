@@ -41,12 +41,14 @@ TESTS = {
     "busybox-static": "all that is in their image",
 }
 KERNELS = {"qemu-system-x86": "other kernels than the machine's own"}
+IMAGE = {"mmdebstrap": "the root file system of the container image"}
 PACKAGES: Mapping[str, tuple[str, ...]] = {
     "constraints": ("python3-venv",),
     "check": ("python3-venv",),
     "demo": (*BUILD, *LAB),
     "bench": (*BUILD, *LAB, *BASELINES),
-    "test": (*BUILD, *LAB, *BASELINES, *TESTS),
+    "test": (*BUILD, *LAB, *BASELINES, *TESTS, *IMAGE),
+    "image": (*BUILD, *IMAGE),
     "kernels": (*BUILD, *LAB, *BASELINES, *TESTS, *KERNELS),
 }
 

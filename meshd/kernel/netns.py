@@ -21,6 +21,10 @@ T = TypeVar("T")
 # The socket option that reads the namespace's cookie, which programs see as bpf_get_netns_cookie; not in
 # Python's socket.
 SO_NETNS_COOKIE = 71
+# In a container /proc/sys is read-only and no runtime lets anything be mounted over it, so deploy/kubernetes puts the host's
+# here. Below net it is always that of the reader's namespace.
+HOST_SYSCTLS = Path("/host/proc/sys")
+SYSCTLS = HOST_SYSCTLS if (HOST_SYSCTLS / "net").is_dir() else Path("/proc/sys")
 
 
 class Netns:
@@ -118,7 +122,7 @@ class Netns:
 
         def write() -> None:
             try:
-                Path("/proc/sys", key).write_text(value)
+                Path(SYSCTLS, key).write_text(value)
             except OSError as error:
                 raise KernelError("set", f"sysctl {key} in {self.name}", error.errno or 0) from error
 
@@ -126,7 +130,7 @@ class Netns:
 
     def read_sysctl(self, key: str) -> str:
         """The value of a net sysctl of this namespace."""
-        return self.run(lambda: Path("/proc/sys", key).read_text().strip())
+        return self.run(lambda: Path(SYSCTLS, key).read_text().strip())
 
     def close(self) -> None:
         """Gives the descriptor back; may be repeated."""

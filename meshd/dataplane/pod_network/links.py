@@ -19,7 +19,7 @@ from pathlib import Path
 
 from meshd.errors import KernelError
 from meshd.kernel import rtnetlink as rt
-from meshd.kernel.netns import Netns
+from meshd.kernel.netns import SYSCTLS, Netns
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink import Message, VethSide
 from meshd.kernel.rtnetlink_answers import link_of
@@ -140,7 +140,7 @@ def _index(route: RouteSocket, name: str) -> int:
 
 def enable_ipv6(ifname: str) -> None:
     """Runtimes switch IPv6 off in namespaces whose plugins they do not expect to give such an address."""
-    path = Path("/proc/sys/net/ipv6/conf", ifname, "disable_ipv6")
+    path = SYSCTLS / "net/ipv6/conf" / ifname / "disable_ipv6"
     if path.exists() and path.read_text().strip() == "1":
         path.write_text("0")
 
