@@ -48,6 +48,7 @@ def checks() -> list[Check]:
         Check("buf lint", (str(BIN / "buf"), "lint")),
         Check("generated files", (python, "proto/generate.py", "--check"), "python proto/generate.py"),
         Check("reference", (python, "-m", "scripts.reference", "--check"), "python -m scripts.reference"),
+        Check("deploy", (python, "deploy/generate.py", "--check"), "python deploy/generate.py"),
         Check("import contracts", (str(BIN / "lint-imports"), "--no-cache", "--no-logo")),
         Check("mypy", (python, "-m", "mypy", "--strict", "--no-error-summary")),
     ]

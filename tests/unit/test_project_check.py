@@ -57,6 +57,7 @@ def test_all_kinds_of_check_that_the_project_promises_are_there() -> None:
         "buf lint",
         "clang-format",
         "generated files",
+        "deploy",
         "reference",
     }
     assert names == promised
