@@ -5,12 +5,13 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-kernels test-long check bench bench-path image setup lint-fix constraints clean
+.PHONY: help demo test test-kernels test-kubernetes test-long check bench bench-path image setup lint-fix constraints clean
 
 help:
 	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
 	@echo "make test         everything that can run here; closes with what could not"
 	@echo "make test-kernels the same programs and packets on Debian's kernels 6.1 and 6.12, in QEMU (root)"
+	@echo "make test-kubernetes  only what needs Kubernetes, which is built and started here (part of make test)"
 	@echo "make check        linters, types, import contracts, generated files"
 	@echo "make test-long    1 GB transfers, hundreds of faults"
 	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
@@ -32,6 +33,10 @@ test:
 test-kernels:
 	@$(SETUP) kernels
 	@$(BIN)/python -m scripts.kernels $(ARGS)
+
+test-kubernetes:
+	@$(SETUP) test
+	@$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 test-long:
 	@$(SETUP) test

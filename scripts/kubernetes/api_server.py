@@ -72,6 +72,10 @@ class ApiServer:
             f"--service-cluster-ip-range={','.join(map(str, self.services))}",
             *("--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction"),
             "--allow-privileged=true",
+            # Else it waits a minute for clients that watch to go by themselves.
+            "--shutdown-watch-termination-grace-period=2s",
+            # It asks etcd for something that Debian 12's does not have, again and again.
+            "--feature-gates=SizeBasedListCostEstimate=false",
             f"--client-ca-file={keys.authority}",
             *(f"--tls-cert-file={keys.server.certificate}", f"--tls-private-key-file={keys.server.key}"),
             f"--kubelet-certificate-authority={keys.authority}",
