@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_propagation(benches)
     _add_path(benches)
     _add_cni(benches)
+    _add_kubernetes(benches)
     one = benches.add_parser(
         "service-lb",
         help="what a service address costs at connect(), and how quickly changes are in the kernel",
@@ -125,6 +126,29 @@ def _add_cni(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         )
 
 
+def _add_kubernetes(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "kubernetes",
+        help="how quickly an agent reads an API server, and what a change there takes to the kernel",
+        description="Services are made in a namespace of their own of the API server that a kubeconfig names, and removed "
+        "at the end. An agent reads them all; then backends change, many a second. Some minutes.",
+    )
+    _add_shared(one)
+    one.add_argument("--kubeconfig", required=True, metavar="FILE", help="who asks which API server")
+    for name, default, least, what in (
+        ("services", 10_000, 1, "services, five backends each"),
+        ("rate", 100, 0, "changes a second that go on meanwhile"),
+        ("changes", 500, 6, "changes that are timed"),
+    ):
+        one.add_argument(
+            f"--{name}",
+            type=_at_least(least),
+            default=default,
+            metavar="N",
+            help=f"{what}, at least {least} (default: %(default)s)",
+        )
+
+
 def _add_shared(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
@@ -205,7 +229,24 @@ def _cni(args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, 
     return cni.measure(cni.Options(args.pods, args.crowd), places, stack, progress)
 
 
-_BENCHES = {"service-lb": _service_lb, "propagation": _propagation, "path": _path, "cni": _cni}
+def _kubernetes(
+    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
+) -> Report:
+    from pathlib import Path  # noqa: PLC0415 - as in _measure
+
+    from meshd.bench import kubernetes  # noqa: PLC0415 - as in _measure
+
+    options = kubernetes.Options(Path(args.kubeconfig).absolute(), args.services, args.rate, args.changes)
+    return kubernetes.measure(options, places, stack, progress)
+
+
+_BENCHES = {
+    "service-lb": _service_lb,
+    "propagation": _propagation,
+    "path": _path,
+    "cni": _cni,
+    "kubernetes": _kubernetes,
+}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -60,6 +60,20 @@ def endpoints(service: BenchService, waiting: Collection[str] = ()) -> str:
     return json.dumps(_slice_object(service, waiting))
 
 
+def service_object(service: BenchService, namespace: str) -> dict[str, object]:
+    """The Service in ``namespace`` of an API server, which chooses the address."""
+    spec = {"ports": [{"name": "http", "port": SERVICE_PORT, "targetPort": BACKEND_PORT}]}
+    metadata = {"namespace": namespace, "name": service.name}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def slice_object(service: BenchService, namespace: str) -> dict[str, object]:
+    """Its EndpointSlice, all of whose backends are ready."""
+    made = _slice_object(service)
+    labels = {"kubernetes.io/service-name": service.name}
+    return {**made, "metadata": {"namespace": namespace, "name": f"{service.name}-1", "labels": labels}}
+
+
 def _list(items: list[dict[str, object]]) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
 

@@ -290,6 +290,14 @@ class Client:
             if error.status != 404 or not missing_ok:
                 raise
 
+    async def delete_all(
+        self, resource: Resource, namespace: str, *, labels: str = "", fields: str = ""
+    ) -> None:
+        """What the selectors name in ``namespace`` is gone, or on its way."""
+        path = resource.path(namespace)
+        query = _selectors(labels, fields)
+        await self._answer(Question(_what("deletecollection", resource, namespace), "DELETE", path, query))
+
     async def _answer(self, question: Question) -> bytes:
         """The body of a good answer. A server that asks to be left alone for a moment is, and asked again."""
         loop = asyncio.get_running_loop()
