@@ -48,7 +48,7 @@ class RunningNode:
         Raises:
             SiteError: it failed, and ``check``; carries what it said.
         """
-        return _answer([*self.enter, *command], content, check=check)
+        return answer([*self.enter, *command], content, check=check)
 
     def programs(self) -> dict[str, Program]:
         """Its programs by name, those that need not run too."""
@@ -64,7 +64,10 @@ class RunningNode:
         stop(self.programs()[name], self.started, sign)
 
     def import_image(self, archive: Path) -> None:
-        """An image for the node's pods, which say `imagePullPolicy: Never`; a tar as `docker save` or OCI has it."""
+        """An image for the node's pods, which say `imagePullPolicy: Never`; a tar as `docker save` or OCI has it.
+
+        ``archive`` is read on the node: it sees this machine's files, except below /run, /var/lib and /var/log.
+        """
         self.run(
             "ctr", "--address", node_programs.SOCKET, "--namespace", "k8s.io", "images", "import", archive
         )
@@ -90,6 +93,11 @@ class RunningCluster:
         """A kubeconfig that may do everything, for this machine."""
         return self.place.admin
 
+    @property
+    def endpoint(self) -> str:
+        """``HOST:PORT`` of the API server as nodes and pods reach it without its service."""
+        return f"{self.place.control.v4.ip}:{layout.API_PORT}"
+
     def kubectl(self, *arguments: str | Path, content: str | None = None, check: bool = True) -> str:
         """What kubectl prints for the administrator; ``content`` is its standard input.
 
@@ -97,7 +105,7 @@ class RunningCluster:
             SiteError: it failed, and ``check``; carries what it said.
         """
         command = [components.program("kubectl"), f"--kubeconfig={self.admin}", *arguments]
-        return _answer(command, content, check=check)
+        return answer(command, content, check=check)
 
     def get(self, *arguments: str) -> Any:
         """What `kubectl get` answers as JSON. Any: objects of Kubernetes."""
@@ -162,7 +170,12 @@ def is_true(body: Any, condition: str) -> bool:
     return any(each["type"] == condition and each["status"] == "True" for each in conditions)
 
 
-def _answer(command: Sequence[str | Path], content: str | None = None, *, check: bool) -> str:
+def answer(command: Sequence[str | Path], content: str | None = None, *, check: bool) -> str:
+    """What ``command`` prints; ``content`` is its standard input.
+
+    Raises:
+        SiteError: it failed, and ``check``; carries what it said.
+    """
     done = subprocess.run(
         command,
         input=content if content is not None else "",

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from scripts.kubernetes import layout
-from scripts.kubernetes.cluster import RunningCluster
+from scripts.kubernetes.cluster import RunningCluster, answer
 from scripts.kubernetes.errors import SiteError
 from scripts.kubernetes.processes import Started
 from scripts.kubernetes.removal import remove
@@ -36,6 +36,14 @@ class RunningSite:
     def enter_outside(self) -> tuple[str, ...]:
         """The words before a command that shall run in the world outside."""
         return ("nsenter", f"--net={self.place.outside}", "--")
+
+    def run_outside(self, *command: str, check: bool = True) -> str:
+        """What ``command`` prints in the world outside.
+
+        Raises:
+            SiteError: it failed, and ``check``; carries what it said.
+        """
+        return answer([*self.enter_outside, *command], check=check)
 
 
 @contextmanager

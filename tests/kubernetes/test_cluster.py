@@ -16,7 +16,8 @@ from scripts.kubernetes.site import Wanted, site
 from tests.gate.machine import SYSCTLS
 
 pytestmark = [
-    pytest.mark.needs("root", "cgroup_v2", "command:containerd", "command:runc", "command:busybox"),
+    pytest.mark.needs("root", "bpf", "cgroup_v2", "veth", "ipv6"),
+    pytest.mark.needs("command:containerd", "command:runc", "command:busybox"),
     pytest.mark.timeout(400),
 ]
 SERVE = "echo $POD >/www/index.html; exec httpd -f -p 8080 -h /www"

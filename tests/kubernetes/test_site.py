@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 COMMAND = [sys.executable, "-m", "scripts.kubernetes"]
 
 pytestmark = [
-    pytest.mark.needs("root", "cgroup_v2", "command:containerd", "command:runc", "command:busybox"),
+    pytest.mark.needs("root", "bpf", "cgroup_v2", "veth", "ipv6"),
+    pytest.mark.needs("command:containerd", "command:runc", "command:busybox"),
     pytest.mark.timeout(300),
 ]
 
