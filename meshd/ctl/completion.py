@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from meshd.ctl.arguments import build
+from meshd.ctl.arguments import EXTRAS, build
 from meshd.ctl.errors import CtlError
 
 # $1: the words so far that are no options, joined by spaces; the rest are the words that may follow.
@@ -51,7 +51,9 @@ def installed() -> tuple[str, ...]:
     from importlib.util import find_spec  # noqa: PLC0415 - late: only completion asks
 
     found = tuple(
-        name for name in ("lab", "bench") if find_spec(f"meshd.{name}") and find_spec(f"meshd.{name}.cli")
+        name
+        for name, (module, _) in EXTRAS.items()
+        if find_spec(module.rpartition(".")[0]) and find_spec(module)
     )
     try:
         build(extras=found)

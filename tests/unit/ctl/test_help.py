@@ -19,7 +19,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
 
 
 @pytest.mark.parametrize(
-    "command", list(commands(build(extras=["lab", "bench"]))), ids=lambda each: each.prog
+    "command", list(commands(build(extras=["kube", "lab", "bench"]))), ids=lambda each: each.prog
 )
 def test_every_command_explains_itself(command: argparse.ArgumentParser) -> None:
     assert command.format_help().startswith(f"usage: {command.prog}")

@@ -1,0 +1,210 @@
+"""What each action of ``meshctl kube`` does, step by step, saying so."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from meshd.ctl.errors import CtlError, UsageError
+from meshd.ctl.kube import facts, manifests, preflight, removal, rollout
+from meshd.ctl.kube.manifests import RESOURCES, Choice, Object
+from meshd.ctl.kube.preflight import Accepted, Finding, Level
+from meshd.ctl.output import GREEN, RED, YELLOW, coloured
+from meshd.errors import ApiServerError, MeshError
+from meshd.kubeapi import kubeconfig
+from meshd.kubeapi.client import APPLY, OBJECT, Client
+from meshd.kubeapi.resources import CONFIG_MAPS, DAEMON_SETS
+
+NAME = "meshd"
+COLOURS = {Level.OK: GREEN, Level.WARNING: YELLOW, Level.REFUSED: RED}
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit status of the action in ``options``.
+
+    Raises:
+        CtlError: it could not be done; what was done before stands.
+    """
+    actions: Mapping[str, Callable[[argparse.Namespace, Client], Coroutine[Any, Any, int]]] = {
+        "check": check,
+        "install": install,
+        "upgrade": upgrade,
+        "uninstall": uninstall,
+        "status": status,
+    }
+    if getattr(options, "show", False):
+        choice = chosen(options, options.api_server, read_config(options))
+        print(yaml.safe_dump_all(manifests.objects(choice), sort_keys=False), end="")
+        return 0
+
+    async def act() -> int:
+        async with client_of(options) as client:
+            return await actions[options.action](options, client)
+
+    try:
+        return asyncio.run(act())
+    except MeshError as error:
+        raise CtlError(str(error)) from error
+
+
+def client_of(options: argparse.Namespace) -> Client:
+    """A client as kubectl would be one.
+
+    Raises:
+        ConfigError: there is no kubeconfig, or it cannot be used.
+    """
+    paths = [options.kubeconfig] if options.kubeconfig else kubeconfig.default_paths()
+    return Client(kubeconfig.load(*paths, context=options.context), user_agent="meshctl")
+
+
+async def check(options: argparse.Namespace, client: Client) -> int:
+    """All findings; status 1 where one refuses."""
+    found = await facts.gather(client)
+    return 1 if show(preflight.findings(found, accepted(options))) else 0
+
+
+async def install(options: argparse.Namespace, client: Client) -> int:
+    """Pre-flight, apply, wait."""
+    found = await facts.gather(client, options.api_server)
+    if show(preflight.findings(found, accepted(options))):
+        raise CtlError("nothing was changed: see what is refused above")
+    return await put(options, client, chosen(options, found.api_servers, read_config(options)))
+
+
+async def upgrade(options: argparse.Namespace, client: Client) -> int:
+    """The same for a cluster that has meshd: what is not named stays as it is, API servers are found anew."""
+    try:
+        config_map = await client.get(CONFIG_MAPS, NAME, options.namespace, into=OBJECT)
+        before = await client.get(DAEMON_SETS, NAME, options.namespace, into=OBJECT)
+    except ApiServerError as error:
+        if error.status == 404:
+            raise CtlError(f"no meshd in namespace {options.namespace}: meshctl kube install") from error
+        raise
+    found = await facts.gather(client, options.api_server)
+    if show(preflight.findings(found, accepted(options))):
+        raise CtlError("nothing was changed: see what is refused above")
+    config = manifests.merged(manifests.config_of(config_map), read_config(options))
+    choice = chosen(options, found.api_servers, config)
+    say(f"from {before['spec']['template']['spec']['containers'][0]['image']} to {choice.image}")
+    return await put(options, client, choice)
+
+
+async def put(options: argparse.Namespace, client: Client, choice: Choice) -> int:
+    """Applies ``choice`` and waits for all nodes."""
+    for each in manifests.objects(choice):
+        await apply(client, each, dry_run=options.dry_run)
+        say(f"{each['kind']} {each['metadata']['name']} {'would be ' if options.dry_run else ''}applied")
+    if options.dry_run or options.no_wait:
+        return 0
+    await rollout.wait(client, choice.namespace, NAME, options.timeout, say)
+    say("meshd is on every node")
+    return 0
+
+
+async def apply(client: Client, each: Object, *, dry_run: bool) -> None:
+    """``each`` is in the cluster as it says, whoever else had a word in it.
+
+    Raises:
+        ApiServerError: it was refused.
+    """
+    resource = RESOURCES[each["kind"]]
+    metadata = each["metadata"]
+    try:
+        await client.patch(
+            resource,
+            metadata["name"],
+            each,
+            metadata.get("namespace", ""),
+            into=OBJECT,
+            kind=APPLY,
+            field_manager=manifests.MANAGER,
+            force=True,
+            dry_run=dry_run,
+        )
+    except ApiServerError as error:
+        # Of a namespace that a dry run did not make, nothing in it can be tried.
+        if not (dry_run and error.status == 404 and "namespace" in metadata):
+            raise
+        say(f"{each['kind']} {metadata['name']} cannot be tried before its namespace is there")
+
+
+async def uninstall(options: argparse.Namespace, client: Client) -> int:
+    """Agents end, nodes are given back, and then all objects go."""
+    await removal.remove(options, client, say)
+    return 0
+
+
+async def status(options: argparse.Namespace, client: Client) -> int:
+    """How the agents are; status 1 unless all are well."""
+    try:
+        daemon_set = await client.get(DAEMON_SETS, NAME, options.namespace, into=OBJECT)
+    except ApiServerError as error:
+        if error.status == 404:
+            raise CtlError(f"no meshd in namespace {options.namespace}") from error
+        raise
+    progress, problems = await rollout.look(client, options.namespace, NAME)
+    print(f"image     {daemon_set['spec']['template']['spec']['containers'][0]['image']}")
+    print(f"agents    {progress}")
+    policies = await facts.policies_of(client)
+    count = sum(map(len, policies.values()))
+    print(f"policies  {f'{count} that nobody enforces' if count else 'there are none'}")
+    for line in problems:
+        print(f"trouble   {line}")
+    return 0 if progress.is_done and not problems else 1
+
+
+def chosen(options: argparse.Namespace, api_servers: Iterable[str], config: Mapping[str, Any]) -> Choice:
+    """What the command line chooses."""
+    image = options.image or Choice().image
+    return Choice(options.namespace, image, config, tuple(api_servers))
+
+
+def accepted(options: argparse.Namespace) -> Accepted:
+    """What the command line accepts."""
+    return Accepted(
+        without_kube_proxy=options.without_kube_proxy,
+        unenforced_policies=options.accept_unenforced_policies,
+        unserved_ports=options.accept_unserved_ports,
+        other_cni=options.accept_other_cni,
+    )
+
+
+def read_config(options: argparse.Namespace) -> Mapping[str, Any]:
+    """Options of agents in the file that the user named; none: he named no file.
+
+    Raises:
+        UsageError: it is no YAML mapping.
+    """
+    path: Path | None = options.config
+    if path is None:
+        return {}
+    try:
+        said = yaml.safe_load(path.read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: {error}") from error
+    if not isinstance(said, dict):
+        raise UsageError(f"{path} is no mapping of options to values")
+    return said
+
+
+def show(found: list[Finding]) -> bool:
+    """Prints ``found``; whether any refuses."""
+    width = max(len(each.about) for each in found)
+    for each in found:
+        word = coloured(f"{each.level.value:8}", COLOURS[each.level])
+        print(f"{word} {each.about:{width}}  {each.said}")
+        if each.remedy:
+            print(f"{'':8} {'':{width}}  -> {each.remedy}")
+    sys.stdout.flush()
+    return any(each.level is Level.REFUSED for each in found)
+
+
+def say(line: str) -> None:
+    """One line of progress, at once."""
+    print(f"meshd: {line}", flush=True)

@@ -1,0 +1,91 @@
+"""The command line of ``meshctl kube``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from pathlib import Path
+
+NAMESPACE = "meshd-system"
+CHECKED = """\
+Whatever stands in the way is named before anything is changed. What meshd cannot do yet is refused unless it is
+accepted by name: policies that nobody would enforce any more, ports that nobody would serve to the outside without
+kube-proxy, and pods of another network plugin, which keep their interfaces until they are recreated.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Everything behind ``meshctl kube``."""
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    check = _action(actions, "check", "what of this cluster stands in meshd's way; changes nothing")
+    install = _action(actions, "install", "put meshd on every node, and wait for it")
+    upgrade = _action(
+        actions, "upgrade", "another image or configuration, one node after the other; or an older one"
+    )
+    uninstall = _action(actions, "uninstall", "give every node back as it was, and remove meshd")
+    _action(actions, "status", "the agents, and which of them are not well")
+    for each in (check, install, upgrade):
+        for name, meaning in (
+            ("--without-kube-proxy", "nobody else answers service addresses"),
+            ("--accept-unenforced-policies", "policies are there, and meshd does not enforce them"),
+            ("--accept-unserved-ports", "of services and pods, to the outside"),
+            ("--accept-other-cni", "another network plugin runs"),
+        ):
+            each.add_argument(name, action="store_true", help=meaning)
+        each.epilog = CHECKED
+        each.formatter_class = argparse.RawDescriptionHelpFormatter
+    for each in (install, upgrade):
+        each.add_argument("--image", metavar="REFERENCE", help="default: meshd:VERSION of this meshctl")
+        each.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="options of agents (meshd.yaml) that differ from the defaults; for upgrade: default: as it is",
+        )
+        each.add_argument(
+            "--api-server",
+            action="append",
+            default=[],
+            metavar="HOST:PORT",
+            help="as nodes reach it, may be repeated; default: what the cluster says of itself",
+        )
+        each.add_argument(
+            "--dry-run", action="store_true", help="let the API server check it; change nothing"
+        )
+        each.add_argument(
+            "--show", action="store_true", help="print what would be applied, and ask nobody to"
+        )
+    for each in (install, upgrade, uninstall):
+        each.add_argument("--no-wait", action="store_true", help="do not wait for the nodes")
+        each.add_argument(
+            "--timeout",
+            type=float,
+            default=600.0,
+            metavar="S",
+            help="how long to wait (default: %(default)g)",
+        )
+    uninstall.add_argument(
+        "--drop-translated",
+        action="store_true",
+        help="although flows that only meshd's programs carry end with them",
+    )
+    uninstall.add_argument(
+        "--image", metavar="REFERENCE", help="with which nodes are cleaned; default: the agents'"
+    )
+
+
+def _action(
+    actions: argparse._SubParsersAction[argparse.ArgumentParser], name: str, help_text: str
+) -> argparse.ArgumentParser:
+    parser = actions.add_parser(name, help=help_text, description=help_text)
+    parser.set_defaults(action=name)
+    parser.add_argument("--kubeconfig", type=Path, metavar="FILE", help="default: as kubectl")
+    parser.add_argument("--context", default="", metavar="NAME", help="default: the current one")
+    parser.add_argument("-n", "--namespace", default=NAMESPACE, help="default: %(default)s")
+    return parser
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit status of the action in ``options``."""
+    status: int = importlib.import_module("meshd.ctl.kube.actions").run(options)
+    return status
