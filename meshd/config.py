@@ -6,6 +6,8 @@ agents can run side by side: cgroup subtree, bpffs directory, run and state dire
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -18,6 +20,8 @@ from meshd.config_pod_network import PodNetwork
 from meshd.config_pod_network import check as check_pod_network
 from meshd.errors import ConfigError
 
+# What a pod is told of its node by the downward API, where its manifest asks for that.
+NODE_NAME = "NODE_NAME"
 DEFAULT_PATH = Path("/etc/meshd/config.yaml")
 
 
@@ -70,7 +74,8 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
 class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """Spans of what a container runtime asks.
 
-    ``otlp``: the collector that traces go to, OTLP over gRPC: http://HOST:PORT, https://HOST:PORT or unix:///PATH; empty: nowhere.
+    ``otlp``: the collector that traces go to, OTLP over gRPC: http://HOST:PORT, https://HOST:PORT or unix:///PATH; empty:
+    nowhere.
     """
 
     otlp: str = ""
@@ -155,11 +160,12 @@ class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     """The whole configuration, as in the YAML file (camelCase there).
 
-    ``node_name``: what this node is called in its cluster.
+    ``node_name``: what this node is called in its cluster, by Kubernetes too; default: $NODE_NAME.
     ``cluster_name``: what this cluster is called in the mesh.
     ``cluster_id``: its number in the mesh, 1 to 255 or 511; 0: in no mesh.
     ``zone``: where this node is, for services that prefer backends near by.
-    ``node_addresses``: by which other nodes reach this one; of a family that is not named, the address of the default route's device.
+    ``node_addresses``: by which other nodes reach this one; of a family that is not named, the address of the default
+    route's device.
     ``cgroup``: socket hooks act on processes in this cgroup v2 subtree; default: its root, all of the machine.
     ``bpffs``: where programs and maps are pinned, in a BPF file system.
     ``run_dir``: sockets and what need not outlive a boot.
@@ -211,8 +217,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
         return self.cni.socket or self.run_dir / "cni.sock"
 
 
-def load(path: Path) -> Config:
-    """The configuration in ``path``.
+def load(path: Path, environment: Mapping[str, str] | None = None) -> Config:
+    """The configuration in ``path``. One file serves all nodes of a cluster: which of them this is, ``environment`` may say.
 
     Raises:
         ConfigError: the file cannot be read or says something it may not; names file, field and reason.
@@ -222,7 +228,11 @@ def load(path: Path) -> Config:
     except OSError as error:
         raise ConfigError(f"configuration {path} cannot be read: {error.strerror}") from error
     try:
-        config = msgspec.convert(yaml.safe_load(text) or {}, Config, strict=False, dec_hook=_path)
+        said = yaml.safe_load(text) or {}
+        node = (os.environ if environment is None else environment).get(NODE_NAME)
+        if node and isinstance(said, dict):
+            said = {"nodeName": node, **said}
+        config = msgspec.convert(said, Config, strict=False, dec_hook=_path)
     except (yaml.YAMLError, msgspec.ValidationError) as error:
         raise ConfigError(f"configuration {path}: {error}") from error
     return checked(config)

@@ -39,7 +39,6 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     ``enabled``: whether it is read; default: where `kubeconfig` is set.
     ``kubeconfig``: who asks, and whom; default: the service account of the pod that the agent runs in.
     ``context``: of the kubeconfig; default: its current one.
-    ``node_name``: what Kubernetes calls this node; default: `nodeName`.
     ``node_ports``: answered at the addresses of all nodes, of this one (own), or none.
     ``node_port_rows``: of other nodes at most so many entries of `maps.frontends`, else only this node's, which status says.
     """
@@ -48,7 +47,6 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     kubeconfig: Path | None = None
     context: str = ""
     api_server: ApiServer = ApiServer()
-    node_name: str = ""
     external_ips: ExternalIPs = msgspec.field(default=ExternalIPs(), name="externalIPs")
     node_ports: Literal["all", "own", "none"] = "all"
     node_port_rows: int = 16384

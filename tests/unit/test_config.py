@@ -101,3 +101,20 @@ def test_the_api_server_is_read_where_a_kubeconfig_is_named_or_it_is_said(
     path = tmp_path / "config.yaml"
     path.write_text(f"nodeName: a\nkubernetes: {said}\n")
     assert config.load(path).kubernetes.is_used is expected
+
+
+@pytest.mark.parametrize(
+    ("said", "environment", "expected"),
+    [
+        ("clusterName: cm-1", {"NODE_NAME": "n1"}, "n1"),
+        ("nodeName: n2", {"NODE_NAME": "n1"}, "n2"),
+        ("", {"NODE_NAME": "n1"}, "n1"),
+        ("nodeName: n2", {"NODE_NAME": ""}, "n2"),
+    ],
+)
+def test_the_environment_names_a_node_that_the_file_does_not(
+    tmp_path: Path, said: str, environment: dict[str, str], expected: str
+) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(said)
+    assert config.load(path, environment).node_name == expected

@@ -95,7 +95,7 @@ class KubernetesSource:
         self._mesh = mesh
         self._options = options
         self._pace = pace
-        self._node = options.node_name or config.node_name
+        self._node = config.node_name
         self._zone = config.zone
         self._context = Context(SOURCE, config.cluster_name, self._node, has_runtime=True)
         self._contents = Contents(
