@@ -1,33 +1,67 @@
 """The network namespaces of this node's workloads: their cookies, and a way to their sockets.
 
-A cookie is what programs know a namespace by. The sock_diag socket is opened inside the namespace once; from then on it is
-used from anywhere, also after the pod's processes are gone.
+A cookie is what programs know a namespace by. The namespace is held open from when it is first planned, so its sockets are
+found from anywhere, also after the pod's processes and the namespace's path are gone. Entering it costs a thread while a
+runtime waits, so that happens only where nobody has been inside for the pod's link, or when sockets must be closed.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
 from meshd.kernel.sockets import SocketDiag
 from meshd.model import Workload
 
 
-@dataclass(frozen=True, slots=True)
 class OpenNetns:
-    path: str
-    cookie: int
-    diag: SocketDiag
+    """A namespace that lives at least until `close`. ``cookie``: if it is known already."""
+
+    def __init__(self, netns: Netns, path: str, cookie: int | None = None) -> None:
+        """Takes ownership of ``netns``."""
+        self.path = path
+        self._netns = netns
+        self._diag: SocketDiag | None = None
+        self.cookie = self.diag.netns_cookie() if cookie is None else cookie
+
+    @property
+    def diag(self) -> SocketDiag:
+        """The way to its sockets, opened when it is first asked for.
+
+        Raises:
+            KernelError, OSError: the namespace cannot be entered, or gives no socket.
+        """
+        if self._diag is None:
+            self._diag = SocketDiag(self._netns)
+        return self._diag
+
+    def is_at_path(self) -> bool:
+        """Whether its path still names it: a pod of the same name may have come back with another. While we hold it, its
+        inode is nobody else's.
+
+        Raises:
+            KernelError: nothing is there.
+        """
+        try:
+            return os.path.samestat(Path(self.path).stat(), os.fstat(self._netns.fd))
+        except OSError as error:
+            raise KernelError("open", f"network namespace {self.path}", error.errno or 0) from error
+
+    def close(self) -> None:
+        """Give its descriptors back; may be repeated."""
+        if self._diag is not None:
+            self._diag.close()
+        self._netns.close()
 
 
 class WorkloadNetns:
     """Open namespaces by workload name; ``""`` is the node's own."""
 
     def __init__(self) -> None:
-        with_own = Netns.current()
-        self._open: dict[str, OpenNetns] = {"": _opened(with_own, "")}
+        self._open: dict[str, OpenNetns] = {"": OpenNetns(Netns.current(), "")}
 
     def cookie_of(self, name: str, workload: Workload | None) -> int:
         """The cookie of the workload's namespace, which is opened if it is new; 0 if there is no workload (any more).
@@ -38,13 +72,15 @@ class WorkloadNetns:
         known = self._open.get(name)
         if workload is None:
             if known is not None:
-                self._open.pop(name).diag.close()
+                self._open.pop(name).close()
             return known.cookie if known else 0
-        if known is not None and known.path == workload.netns and _is_same(known):
+        if known is not None and known.path == workload.netns and known.is_at_path():
             return known.cookie
-        opened = _opened(Netns.open(Path(workload.netns)), workload.netns)
+        # Another namespace under a known name: what a link said of the one before does not count.
+        cookie = _cookie_of_links(workload) if known is None else None
+        opened = _opened(workload.netns, cookie)
         if known is not None:
-            known.diag.close()
+            known.close()
         self._open[name] = opened
         return opened.cookie
 
@@ -55,24 +91,23 @@ class WorkloadNetns:
     def close(self) -> None:
         """Give all descriptors back."""
         for each in self._all():
-            each.diag.close()
+            each.close()
         self._open.clear()
 
     def _all(self) -> Iterator[OpenNetns]:
         return iter(self._open.values())
 
 
-def _opened(netns: Netns, path: str) -> OpenNetns:
-    """One visit: it costs a thread, and a runtime waits for it."""
-    with netns:
-        diag = SocketDiag(netns)
-    return OpenNetns(path, diag.netns_cookie(), diag)
-
-
-def _is_same(known: OpenNetns) -> bool:
-    """Whether the path still is the namespace we know: a pod of the same name may have come back with another."""
-    netns = Netns.open(Path(known.path))
+def _opened(path: str, cookie: int | None) -> OpenNetns:
+    netns = Netns.open(Path(path))
     try:
-        return netns.cookie() == known.cookie
-    finally:
+        return OpenNetns(netns, path, cookie)
+    except BaseException:
         netns.close()
+        raise
+
+
+def _cookie_of_links(workload: Workload) -> int | None:
+    """Whoever made the pod's link was inside and saw the cookie; None: nobody was, or they saw different ones."""
+    seen = {link.netns_cookie for link in workload.links}
+    return seen.pop() if len(seen) == 1 else None
