@@ -1,8 +1,7 @@
 """The mesh as its sources want it: the only writer of Desired, and the place where one waits for an effect.
 
 Sources and servers call :meth:`Mesh.apply` and :meth:`Mesh.replace` with model values; each call is one revision. The
-reconciler takes the plan keys that changed, and reports for each of them what became of it. Whoever wants to know
-awaits :meth:`Mesh.settled` for the keys he cares about.
+reconciler takes the plan keys that changed, and reports for each of them what became of it (outcomes.py).
 
 A source that has not finished its first complete list since the start may have left rows in the kernel that we have not
 been told of yet: :meth:`Mesh.is_complete` is what decides whether their absence means anything.
@@ -10,17 +9,15 @@ been told of yet: :meth:`Mesh.is_complete` is what decides whether their absence
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, KeysView
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
-from meshd.errors import RowsFailed
 from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, ServiceName, Workload
+from meshd.state.outcomes import Outcomes, PlanKey
 from meshd.state.table import Table
 
 Object = Service | BackendSlice | Namespace | Workload | Node | Cluster
@@ -29,17 +26,6 @@ Object = Service | BackendSlice | Namespace | Workload | Node | Cluster
 PRECEDENCE = ("kubernetes", "manifests", "api")
 # Of a workload's namespace nobody knows better than the container runtime that made it.
 WORKLOAD_PRECEDENCE = ("cni", *PRECEDENCE)
-
-
-class PlanKey(NamedTuple):
-    """What the dataplane plans as one: ``kind`` is one that a feature has a rule for (service, workload, ...),
-    ``name`` as in ``default/rebel-base``."""
-
-    kind: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.kind} {self.name}"
 
 
 class SourceState(Enum):
@@ -60,13 +46,13 @@ class SourceStatus:
     restored: bool = False
 
 
-class Mesh:
+class Mesh(Outcomes):
     """Tables of model values keyed by (source, name, ...), one revision for all of them."""
 
     def __init__(self) -> None:
+        super().__init__()
         # Revisions begin anew with every process; who resumes from one must know of which.
         self.instance = secrets.token_hex(8)
-        self.revision = 0
         self.services: Table[tuple[str, ServiceName], Service] = Table()
         self.slices: Table[tuple[str, ServiceName, str], BackendSlice] = Table()
         self.namespaces: Table[tuple[str, str], Namespace] = Table()
@@ -86,12 +72,6 @@ class Mesh:
         self.backend_counts: Counter[str] = Counter()
         self._by_service: dict[ServiceName, tuple[set[str], set[tuple[str, ServiceName, str]]]] = {}
         self._sources: dict[str, SourceStatus] = {}
-        self._dirty: dict[PlanKey, int] = {}
-        self._pending: dict[PlanKey, int] = {}
-        # Monotonic time since when each of them waits, the oldest first.
-        self._since_s: dict[PlanKey, float] = {}
-        self._failed: dict[PlanKey, Exception] = {}
-        self._moved = asyncio.Event()
         self._observers: list[Callable[[str, list[Object], list[tuple[type, Hashable]]], None]] = []
 
     # Writing
@@ -212,90 +192,6 @@ class Mesh:
         """Call ``call(source, puts, deletes)`` for each revision from now on (the journal does)."""
         self._observers.append(call)
 
-    # The reconciler's side
-
-    def take_changes(self) -> dict[PlanKey, int]:
-        """Plan keys changed since the last call, with the revision of the first such change."""
-        taken, self._dirty = self._dirty, {}
-        return taken
-
-    def is_dirty(self, key: PlanKey) -> bool:
-        """Whether `take_changes` will name ``key``."""
-        return key in self._dirty
-
-    def touch(self, key: PlanKey) -> None:
-        """Plan ``key`` again although no object changed (a retry, a source that completed)."""
-        self._mark_key(key, self.revision)
-        self._wake()
-
-    def report(self, key: PlanKey, error: Exception | None) -> None:
-        """What became of ``key`` as taken last: written, or failed with ``error``."""
-        if error is None:
-            self._failed.pop(key, None)
-        else:
-            self._failed[key] = error
-        self._since_s.pop(key, None)
-        if key in self._dirty:  # changed again while it was written
-            self._pending[key] = self._dirty[key]
-            self._since_s[key] = time.monotonic()
-        else:
-            self._pending.pop(key, None)
-        self._wake()
-
-    @property
-    def failed(self) -> dict[PlanKey, Exception]:
-        """Plan keys whose last attempt failed, with the reason; they are being retried."""
-        return dict(self._failed)
-
-    @property
-    def failed_keys(self) -> KeysView[PlanKey]:
-        """The keys of `failed`, as they are at any time."""
-        return self._failed.keys()
-
-    @property
-    def pending_keys(self) -> KeysView[PlanKey]:
-        """The keys that wait for the kernel, as they are at any time."""
-        return self._pending.keys()
-
-    def is_pending(self, key: PlanKey) -> bool:
-        """Whether a change of ``key`` waits for the kernel."""
-        return key in self._pending
-
-    @property
-    def waiting_since_s(self) -> float | None:
-        """Monotonic time since when the oldest change waits for the kernel; None: nothing does."""
-        return next(iter(self._since_s.values()), None)
-
-    @property
-    def pending(self) -> int:
-        """How many plan keys wait for the kernel."""
-        return len(self._pending)
-
-    # Waiting
-
-    async def moved(self) -> None:
-        """Until anything changes: a revision, an outcome, the state of a source."""
-        await self._moved.wait()
-
-    def moved_event(self) -> asyncio.Event:
-        """Set at the next change; for those who look first and wait after."""
-        return self._moved
-
-    async def settled(self, revision: int, keys: Iterable[PlanKey] | None = None) -> None:
-        """Until the kernel holds what ``keys`` (None: all) were at ``revision``.
-
-        Raises:
-            RowsFailed: some of them could not be written; the others are in force.
-        """
-        wanted = None if keys is None else set(keys)
-        while any(
-            since <= revision and (wanted is None or key in wanted) for key, since in self._pending.items()
-        ):
-            await self.moved()
-        failed = {str(key): error for key, error in self._failed.items() if wanted is None or key in wanted}
-        if failed:
-            raise RowsFailed(failed)
-
     # Inside
 
     def _put(self, source: str, revision: int, value: Object) -> bool:
@@ -350,13 +246,6 @@ class Mesh:
         for key in self._plan_keys(value):
             self._mark_key(key, revision)
 
-    def _mark_key(self, key: PlanKey, revision: int) -> None:
-        # The first revision that is not in the kernel yet, so that nobody who waits for it is told too early.
-        self._dirty.setdefault(key, revision)
-        self._pending.setdefault(key, revision)
-        if key not in self._since_s:
-            self._since_s[key] = time.monotonic()
-
     def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
         match value:
             case Service(name=name) | BackendSlice(service=name):
@@ -384,10 +273,6 @@ class Mesh:
                 for name in self._by_service:
                     self._mark_key(PlanKey("service", str(name)), self.revision)
             self._wake()
-
-    def _wake(self) -> None:
-        self._moved.set()
-        self._moved = asyncio.Event()
 
 
 def precedence(source: str) -> int:
