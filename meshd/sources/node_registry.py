@@ -17,7 +17,7 @@ import structlog
 
 from clustermesh.address_record import AddressRecord
 from clustermesh.node_record import Node as NodeRecord
-from meshd.model import Address, Node, NodeState
+from meshd.model import Address, Node, NodeState, format_address
 from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
 from meshd.sources.claims import Claims, Network, unusable
 from meshd.sources.node_addresses import NodeAddresses
@@ -44,6 +44,8 @@ class NodeRegistry:
         self._cluster = cluster
         self._name = name
         self._own: Node | None = None
+        # Somebody else's record under our name.
+        self._namesake: Node | None = None
         self._own_key: Key = (OWN_NODE, cluster, name)
         self._claims: Claims[Key] = Claims()
         self._addresses: dict[str, NodeAddresses] = {}
@@ -66,6 +68,7 @@ class NodeRegistry:
         found = [f"node {node} is refused: {node.reason}" for node in nodes]
         stale = [node for node in self._mesh.nodes.values() if node.state is NodeState.STALE]
         found += [f"node {node} is stale: its record is gone, what it said stands" for node in stale]
+        found += [] if self._namesake is None else [_about(self._namesake)]
         return found + [text for each in self._addresses.values() for text in each.refused.values()]
 
     # What the clustermesh package tells (its NodeSink)
@@ -131,6 +134,7 @@ class NodeRegistry:
     def _put(self, node: Node) -> None:
         """Puts ``node`` in force, or notes why not."""
         if node.key[1:] == self._own_key[1:]:
+            self._meet_namesake(node)
             return
         before = self._mesh.nodes.get(node.key)
         reason = self._refusal(node)
@@ -149,6 +153,14 @@ class NodeRegistry:
             self._apply(replace(before, state=NodeState.FRESH, reason=reason))
         else:
             self._apply(replace(node, state=NodeState.REFUSED, reason=reason))
+
+    def _meet_namesake(self, node: Node) -> None:
+        """``node`` is called what this one is: our own record, unless it is somewhere else."""
+        ours = set(self._own.addresses) if self._own is not None else set()
+        is_other = bool(ours and node.addresses) and ours.isdisjoint(node.addresses)
+        if is_other and self._namesake != node:
+            log.error("another node has our name", node=str(node), **_place(node))
+        self._namesake = node if is_other else None
 
     def _enforce(self, node: Node) -> None:
         had = set(self._claims.of(node.key))
@@ -285,3 +297,14 @@ class NodeRegistry:
 
     def _apply(self, node: Node) -> None:
         self._mesh.apply(node.source, [node])
+
+
+def _about(namesake: Node) -> str:
+    return (
+        f"another node calls itself {namesake}, at {_place(namesake)['address']}: each writes over the other's record, "
+        "so others reach only one of them; give them different names (nodeName)"
+    )
+
+
+def _place(node: Node) -> dict[str, str]:
+    return {"address": ", ".join(map(format_address, node.addresses))}

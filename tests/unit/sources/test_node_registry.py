@@ -324,3 +324,19 @@ def test_addresses_of_a_restored_node_stand_until_they_were_listed(
     assert extra(mesh, "cm-1/n2") == ["172.20.0.7"]
     restarted.replace_addresses("cm-1", [])
     assert extra(mesh, "cm-1/n2") == []
+
+
+def test_another_node_with_our_name_is_complained_of_until_the_record_is_ours_again(
+    mesh: Mesh, registry: NodeRegistry
+) -> None:
+    ours, theirs = record("n1", "10.1.1.0/24", "192.168.0.1"), record("n1", "10.1.9.0/24", "192.168.0.9")
+    registry.replace_nodes("cm-1", [ours])
+    assert registry.problems() == []
+    registry.put_node("cm-1", theirs)
+    (problem,) = registry.problems()
+    assert problem.startswith("another node calls itself cm-1/n1, at 192.168.0.9")
+    # A node of another cluster may be called so.
+    registry.put_node("cm-2", ELSEWHERE)
+    assert registry.problems() == [problem]
+    registry.put_node("cm-1", ours)
+    assert registry.problems() == []
