@@ -12,10 +12,11 @@ from meshd.kernel import cgroup
 from meshd.lab.down import mounts_below
 from meshd.lab.layout import Places
 from meshd.lab.processes import tree
+from tests.patience import patience
 
 # Reached only when something hangs: the tests say what they wait for, never how long it takes.
-TIMEOUT_S = 60.0
-POLL_S = 0.005
+TIMEOUT_S = patience(60)
+POLL_S = patience(0.005)
 
 
 def places(lab_id: str) -> Places:

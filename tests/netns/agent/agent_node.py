@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,11 +17,13 @@ import yaml
 from meshd.api.v1 import status_pb2, status_pb2_grpc
 from meshd.kernel import cgroup, netlink, pins
 from meshd.kernel.netns import Netns
+from tests.patience import patience
 
 HERE = Path(__file__).parent
 VIP, PORT = "10.96.0.10", 80
-# MESHD_TEST_SLOWNESS: how many times longer everything takes here than on a machine of its own (scripts/kernels).
-PATIENCE_S = 30 * int(os.environ.get("MESHD_TEST_SLOWNESS", "1"))
+PATIENCE_S = patience(30)
+# Where everything is slow, whoever asks too often only keeps the others from working.
+POLL_S = patience(0.005)
 # A socket belongs to the cgroup its process was in when it was made, so that comes first.
 ENTER = 'echo 0 >"$1/cgroup.procs" && shift && exec "$@"'
 
@@ -114,7 +115,7 @@ class AgentNode:
         with self.channel() as channel:
             try:
                 stub = status_pb2_grpc.StatusServiceStub(channel)
-                return stub.GetStatus(status_pb2.GetStatusRequest(), timeout=2)
+                return stub.GetStatus(status_pb2.GetStatusRequest(), timeout=patience(2))
             except grpc.RpcError:
                 return None
 
@@ -148,7 +149,7 @@ class AgentNode:
                 raise AssertionError((self.directory / "meshd.log").read_text()[-3000:])
             if time.monotonic() > deadline:
                 raise AssertionError(f"not within {patience_s} s: {condition}")
-            time.sleep(0.005)
+            time.sleep(POLL_S)
 
 
 def service(name: str, vip: str) -> dict[str, object]:

@@ -19,8 +19,9 @@ from meshd.kernel import netlink
 from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns, remove_named
 from tests.netns.agent.agent_node import AgentNode
+from tests.patience import patience
 
-PATIENCE_S = 3.0
+PATIENCE_S = patience(3)
 _numbers = itertools.count(1)
 SHIM = cni_shim.target(platform.machine())
 

@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from meshd.kernel.netns import Netns
+from tests.patience import patience
 
-PATIENCE_S = 5.0
+PATIENCE_S = patience(5)
 
 
 def family_of(address: str) -> socket.AddressFamily:

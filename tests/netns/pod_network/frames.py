@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from meshd.kernel.netns import Netns
+from tests.patience import patience
 
 ETH_P_ALL = 3
 
@@ -26,7 +27,7 @@ def send(netns: Netns, device: str, *frames: bytes) -> None:
             link.send(frame)
 
 
-def exchange(netns: Netns, device: str, frame: bytes, wanted: int, wait_s: float = 5) -> bytes:
+def exchange(netns: Netns, device: str, frame: bytes, wanted: int, wait_s: float = patience(5)) -> bytes:
     """Sends a frame and gives the first one that comes in with Ethernet type ``wanted``; empty: none came."""
     with netns.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(wanted))) as link:
         link.bind((device, wanted))

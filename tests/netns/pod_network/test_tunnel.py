@@ -22,7 +22,7 @@ from tests.bpf.packets import SYN, TCP, Packet, echo
 from tests.bpf.translation import address
 from tests.netns.pod_network.frames import ETH_P_ALL, send, to
 from tests.netns.pod_network.host import NODE, ROUTER, WORLD, Host, Pod
-from tests.netns.pod_network.traffic import asked_by_datagram, serving
+from tests.netns.pod_network.traffic import PATIENCE_S, asked_by_datagram, serving
 
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
 PORT = 8472
@@ -135,7 +135,7 @@ def heard(node: Host, speak: Callable[[], None], wanted: bytes) -> None:
     kind = socket.htons(ETH_P_ALL)
     with node.world.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, kind)) as far:
         far.bind((device(node, UNMANAGED), ETH_P_ALL))
-        far.settimeout(5)
+        far.settimeout(PATIENCE_S)
         speak()
         while not far.recv(1 << 16).endswith(wanted):
             pass

@@ -10,10 +10,11 @@ from contextlib import contextmanager
 
 from meshd.kernel.netns import Netns
 from tests.bpf.packets import checksum
+from tests.patience import patience
 
-PATIENCE_S = 5.0
+PATIENCE_S = patience(5)
 # How long a server waits for what a client says next.
-IDLE_S = 60.0
+IDLE_S = patience(60)
 _STEP = 1 << 16
 
 

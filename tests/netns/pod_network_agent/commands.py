@@ -8,6 +8,7 @@ import sys
 from meshd.api.v1 import metrics_pb2
 from meshd.api.v1.metrics_pb2_grpc import MetricsServiceStub
 from tests.netns.cni.node import CniNode
+from tests.patience import patience
 
 
 def cleanup(node: CniNode, *options: str) -> tuple[int, str]:
@@ -21,5 +22,5 @@ def cleanup(node: CniNode, *options: str) -> tuple[int, str]:
 def drops(node: CniNode) -> dict[tuple[str, str], int]:
     """Reason and direction -> packets, as the agent tells."""
     with node.agent.channel() as channel:
-        answer = MetricsServiceStub(channel).ListDrops(metrics_pb2.ListDropsRequest(), timeout=5)
+        answer = MetricsServiceStub(channel).ListDrops(metrics_pb2.ListDropsRequest(), timeout=patience(5))
     return {(one.reason, one.direction): one.packets for one in answer.drops}

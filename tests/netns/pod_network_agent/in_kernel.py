@@ -34,6 +34,13 @@ def links_of(node: CniNode) -> dict[tuple[int, str], int]:
     return device_links.attached(pins(node) / "links")
 
 
+def programs_on(node: CniNode, name: str, place: Place = POD) -> dict[str, int]:
+    """Program -> its id, of those on the device ``name``, as links or, where the kernel has no tcx, as filters."""
+    index = index_of(node, name)
+    linked = {program: number for (at, program), number in links_of(node).items() if at == index}
+    return filters_on(node, name, place) | linked
+
+
 def pods(node: CniNode) -> dict[str, PodRow]:
     """Address -> row."""
     made, entries = _read(node, "pods")

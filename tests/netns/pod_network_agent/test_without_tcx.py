@@ -27,8 +27,9 @@ from meshd.model.attachment import CNI
 from meshd.model.workload import PodLink
 from meshd.state import Mesh
 from tests.fakes.dataplane import FakeDataplane
+from tests.patience import patience
 
-PATIENCE_S = 10
+PATIENCE_S = patience(10)
 MAC = "0a:00:00:00:00:01"
 
 

@@ -17,7 +17,7 @@ from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
 from tests.netns.cni.node import CniNode, reaches
 from tests.netns.pod_network_agent.commands import cleanup, drops
-from tests.netns.pod_network_agent.in_kernel import index_of, links_of
+from tests.netns.pod_network_agent.in_kernel import programs_on
 from tests.netns.pod_network_agent.traffic import stream
 
 WORLD = "192.168.99.2", "fd99::2"
@@ -32,8 +32,7 @@ def world(node: CniNode, unique_name: str) -> Iterator[Netns]:
         netlink.create_veth(VethEnd(node.netns, name, inside), VethEnd(made, "uplink", outside))
         netlink.add_route(node.netns, ip_network("0.0.0.0/0"), IPv4Address(WORLD[0]))
         netlink.add_route(node.netns, ip_network("::/0"), IPv6Address(WORLD[1]))
-        wanted = {(index_of(node, name), program) for program in UPLINK.programs}
-        node.agent.wait(lambda: links_of(node).keys() == wanted)
+        node.agent.wait(lambda: programs_on(node, name, UPLINK).keys() == set(UPLINK.programs))
         node.agent.wait(lambda: is_settled(node))
         yield made
 
@@ -92,18 +91,21 @@ def test_masqueraded_connections_outlive_the_agent_and_its_successor(node: CniNo
             assert v6.goes_on()
 
 
-def test_a_cleanup_refuses_to_end_masqueraded_connections_unless_told_to(node: CniNode, world: Netns) -> None:
+def test_a_cleanup_refuses_to_end_masqueraded_connections_unless_told_to(
+    node: CniNode, world: Netns, unique_name: str
+) -> None:
+    uplink = f"{unique_name}u"
     pod, _ = node.add("one")
     with stream(pod, world, WORLD[0]) as v4, stream(pod, world, WORLD[0], 9001):
         node.agent.kill()
-        there = links_of(node)
+        there = programs_on(node, uplink, UPLINK)
         status, said = cleanup(node)
         assert (status, "2 masqueraded flows" in said, "--drop-translated" in said) == (1, True, True), said
-        assert links_of(node) == there
+        assert programs_on(node, uplink, UPLINK) == there
         assert v4.goes_on()
     status, said = cleanup(node, "--drop-translated")
     assert status == 0, said
-    assert links_of(node) == {}
+    assert programs_on(node, uplink, UPLINK) == {}
 
 
 def test_what_a_pod_sends_under_another_name_is_dropped_and_counted(node: CniNode, world: Netns) -> None:

@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from meshd.kernel.netns import Netns
+from tests.patience import patience
 
 BLOCK_BYTES = 16 * 1024
 # More than a lost packet costs, by far less than a broken connection does.
-PATIENCE_S = 10.0
+PATIENCE_S = patience(10)
 
 
 class Stream:

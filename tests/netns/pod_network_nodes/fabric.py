@@ -21,6 +21,7 @@ from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
 from tests.e2e.cluster_etcd import Etcd
 from tests.netns.cni.node import CniNode
+from tests.patience import patience
 
 ROUTER = ("192.168.70.254/24", "fd78::fe/64")
 
@@ -47,25 +48,25 @@ class FabricNode(CniNode):
             "clusterName": cluster,
             "clusterId": int(cluster[-1]),
             "podNetwork": {"routing": routing},
-            "auditIntervalS": 1,
+            "auditIntervalS": patience(1),
             "clustermesh": {
                 "etcd": str(fabric.client_file(cluster)),
                 "peers": str(fabric.peers(cluster)),
-                "electionLeaseS": 1,
-                "dataLeaseS": 4,
+                "electionLeaseS": patience(1),
+                "dataLeaseS": patience(4),
             },
         } | more
 
     def nodes(self) -> dict[str, node_pb2.Node]:
         """What its agent says of the other nodes, by cluster/name."""
         with self.agent.channel() as channel:
-            found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=5)
+            found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=patience(5))
         return {f"{node.cluster}/{node.name}": node for node in found.nodes if node.source != "node"}
 
     def node(self) -> node_pb2.Node:
         """What its agent says of itself."""
         with self.agent.channel() as channel:
-            found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=5)
+            found = NodeServiceStub(channel).ListNodes(node_pb2.ListNodesRequest(), timeout=patience(5))
         return next(node for node in found.nodes if node.source == "node")
 
     def knows(self, *names: str) -> bool:
@@ -78,7 +79,7 @@ class FabricNode(CniNode):
         """What is where, as its kernel has it: prefix (of 128 bits) -> kind, of what is of other nodes."""
         with self.agent.channel() as channel:
             request = map_pb2.DumpMapRequest(name="destinations")
-            parts = map_pb2_grpc.MapServiceStub(channel).DumpMap(request, timeout=5)
+            parts = map_pb2_grpc.MapServiceStub(channel).DumpMap(request, timeout=patience(5))
             rows = [(json.loads(row.key), json.loads(row.value)) for part in parts for row in part.entries]
         return {
             f"{key['address']['bytes']}/{key['prefix_length']}": KINDS[value["kind"]]

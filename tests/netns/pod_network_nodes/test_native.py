@@ -10,6 +10,7 @@ from meshd.api.v1 import node_pb2
 from meshd.api.v1.node_pb2_grpc import NodeServiceStub
 from tests.netns.cni.node import reaches
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
+from tests.patience import patience
 
 pytestmark = pytest.mark.needs("etcd")
 
@@ -155,7 +156,7 @@ def test_an_operator_forgets_a_stale_node_and_its_routes_go(fabric: Fabric) -> N
     assert set(first.routes()) >= {"10.77.2.0/24", "fd77:0:0:2::/64"}
     assert first.destinations() == rows_of(second)
     with first.agent.channel() as channel:
-        NodeServiceStub(channel).DeleteNode(node_pb2.DeleteNodeRequest(name="n2"), timeout=5)
+        NodeServiceStub(channel).DeleteNode(node_pb2.DeleteNodeRequest(name="n2"), timeout=patience(5))
     first.agent.wait(lambda: set(first.routes()) == {"10.77.1.0/24", "fd77:0:0:1::/64"})
     assert (first.nodes(), first.destinations()) == ({}, {})
 

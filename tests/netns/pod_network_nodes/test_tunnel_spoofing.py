@@ -14,8 +14,9 @@ from meshd.kernel.netns import Netns
 from tests.bpf.packets import echo
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
 from tests.netns.pod_network_nodes.test_vxlan import tunnelled
+from tests.patience import patience
 
-pytestmark = pytest.mark.needs("etcd", "tcx")
+pytestmark = pytest.mark.needs("etcd")
 
 PORT, UNMANAGED, REMOTE_NODE = 8472, 3, 6
 IDENTIFIER = 4242
@@ -56,7 +57,7 @@ def drops_of(node: FabricNode) -> dict[str, int]:
     """Packets by reason, of those that go to pods."""
     with node.agent.channel() as channel:
         stub = metrics_pb2_grpc.MetricsServiceStub(channel)
-        found = stub.ListDrops(metrics_pb2.ListDropsRequest(), timeout=5).drops
+        found = stub.ListDrops(metrics_pb2.ListDropsRequest(), timeout=patience(5)).drops
     return {drop.reason: drop.packets for drop in found if drop.direction == "to_pod"}
 
 
@@ -66,7 +67,7 @@ def heard(pod: Path) -> Iterator[str]:
         Netns.open(pod) as opened,
         opened.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as ear,
     ):
-        ear.settimeout(5)
+        ear.settimeout(patience(5))
         yield ""
         while True:
             packet, (source, _) = ear.recvfrom(2048)

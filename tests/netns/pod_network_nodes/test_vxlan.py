@@ -15,8 +15,9 @@ from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
 from tests.netns.cni.node import reaches
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode, shown_here
+from tests.patience import patience
 
-pytestmark = pytest.mark.needs("etcd", "tcx")
+pytestmark = pytest.mark.needs("etcd")
 
 DEVICE = "meshd-vxlan"
 
@@ -53,15 +54,15 @@ def received(server: Path, address: str, client: Path, content: bytes) -> str:
     ):
         listening.bind((address, 8080))
         listening.listen()
-        listening.settimeout(10)
+        listening.settimeout(patience(10))
         with here.socket(family, socket.SOCK_STREAM) as sending:
-            sending.settimeout(10)
+            sending.settimeout(patience(10))
             sending.connect((address, 8080))
             connection, _ = listening.accept()
             sender = threading.Thread(target=send_all, args=(sending, content))
             sender.start()
             with connection:
-                connection.settimeout(10)
+                connection.settimeout(patience(10))
                 digest = hashlib.sha256()
                 while part := connection.recv(65536):
                     digest.update(part)
@@ -191,6 +192,7 @@ def test_the_tunnel_outlives_the_agents_and_is_made_anew_when_somebody_deletes_i
     first.agent.wait(lambda: all(reaches(here, address) for address in answer.addresses))
 
 
+@pytest.mark.needs("tcx")
 def test_a_pod_whose_packets_keep_to_the_hosts_stack_is_reached_through_the_tunnel_as_well(
     fabric: Fabric,
 ) -> None:
