@@ -9,7 +9,7 @@ import pytest
 
 from meshd.kernel import cgroup
 from scripts.kubernetes import images
-from scripts.kubernetes.addons import install_bridge
+from scripts.kubernetes.addons import install_bridge, install_dns
 from scripts.kubernetes.cluster import RunningCluster
 from scripts.kubernetes.site import RunningSite, Wanted, site
 
@@ -24,8 +24,8 @@ LABELS = {"app": "agent"}
 
 @pytest.fixture(scope="module")
 def two_clusters(run_name: str) -> Iterator[RunningSite]:
-    """Two clusters of a node each on one network, the pods of the first with Debian's network."""
-    with site(f"{run_name}t", Wanted([1, 1])) as made:
+    """Two clusters of a node each, with kube-proxies of the older kind; pods of the first have Debian's network."""
+    with site(f"{run_name}t", Wanted([1, 1], proxy="iptables")) as made:
         install_bridge(made.clusters[0])
         yield made
 
@@ -112,7 +112,7 @@ def test_a_runtime_takes_a_network_that_an_agent_installs(first: RunningCluster,
         first.kubectl("run", "refused", f"--image={images.BUSYBOX}", "--image-pull-policy=Never")
         first.wait(
             "an event of the runtime",
-            lambda: any("no-such" in event["message"] for event in first.get("events")["items"]),
+            lambda: any("no-such" in event.get("message", "") for event in first.get("events")["items"]),
         )
     finally:
         inside(first, agent, "rm", "/etc/cni/net.d/00-agent.conflist")
@@ -140,3 +140,10 @@ def test_the_world_outside_does_not_reach_pods(two_clusters: RunningSite, first:
     pods = first.registered()["c1-n1"][0].split("/", maxsplit=1)[0].rpartition(".")[0]
     said = two_clusters.run_outside("busybox", "ping", "-c", "1", "-W", "1", f"{pods}.1", check=False)
     assert "0 packets received" in said
+
+
+def test_a_kube_proxy_of_the_older_kind_serves_services(first: RunningCluster) -> None:
+    """CoreDNS is ready when it has reached the API server by the address of its service."""
+    install_dns(first)
+    ready = first.get("deployment", "coredns", "--namespace=kube-system")["status"]["readyReplicas"]
+    assert ready == 1
