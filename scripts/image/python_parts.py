@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from scripts.image.debian_root import Debian, python_in
-from scripts.image.run import run
+from scripts.image.run import ImageError, run
 
 HOME = Path("opt/meshd")
 # Of the tree: what a wheel is built from.
@@ -52,13 +52,16 @@ def wheel(tree: Path, files: Iterable[Path], commit: str, scratch: Path, epoch: 
     """meshd's wheel, built from a copy of ``files`` in ``scratch``: what others in ``tree`` use is not touched.
 
     Raises:
-        ImageError: the build failed.
+        ImageError: the build failed, or one of ``files`` is gone.
     """
     copy = scratch / "source"
     for file in files:
         target = copy / file.relative_to(tree)
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(file, target)
+        try:
+            shutil.copy2(file, target)
+        except FileNotFoundError as error:
+            raise ImageError(f"{file.relative_to(tree)} went away while the image was made: again") from error
     (copy / "meshd" / "COMMIT").write_text(f"{commit}\n")
     environment = {
         **os.environ,

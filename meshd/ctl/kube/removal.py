@@ -8,6 +8,7 @@ repeated, so an uninstall that was interrupted is run again.
 from __future__ import annotations
 
 import argparse
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -55,7 +56,25 @@ async def remove(options: argparse.Namespace, client: Client, tell: Tell) -> Non
             # Somebody else's, who put meshd there.
             continue
         await client.delete(resource, each["metadata"]["name"], namespace if resource.namespaced else "")
+        # A namespace that is on its way takes nothing in, and an install right after this one would fail.
+        await _wait_until_gone(client, each, namespace if resource.namespaced else "", wait_s)
         tell(f"{each['kind']} {each['metadata']['name']} deleted")
+
+
+async def _wait_until_gone(client: Client, each: Object, namespace: str, wait_s: float) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + wait_s
+    kind, name = each["kind"], each["metadata"]["name"]
+    while True:
+        try:
+            await client.get(RESOURCES[kind], name, namespace, into=OBJECT)
+        except ApiServerError as error:
+            if error.status != 404:
+                raise
+            return
+        if loop.time() >= end:
+            raise CtlError(f"{kind} {name} is still there after {wait_s:g} s; it goes without us")
+        await asyncio.sleep(rollout.POLL_S)
 
 
 async def _cleaner(options: argparse.Namespace, client: Client) -> Object | None:
