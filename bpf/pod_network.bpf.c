@@ -43,6 +43,8 @@ int pod_network_from_pod(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	/* Whatever the pod's own traffic control left there is not our mark. */
 	skb->tc_index = 0;
+	if (!without_priority_tag(skb))
+		return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
 	verdict = received_from_pod(skb, work);
 	/* What the stack shall have, the device's other filters see first: those of a bandwidth limit send it through an ifb.
 	 * From a tcx link TC_ACT_OK would go past them.
@@ -77,22 +79,23 @@ int pod_network_from_uplink(struct __sk_buff *skb)
 {
 	struct work *work = begin_work();
 	enum drop_reason reason;
+	enum packet_kind kind;
 
 	if (!work)
 		return TC_ACT_SHOT;
-	switch (parse(skb, &work->packet)) {
-	case PACKET_OTHER_LINK:
-	case PACKET_ARP:
-	case PACKET_NEIGHBOUR:
-	case PACKET_MALFORMED:
+	if (!without_priority_tag(skb))
+		return drop(skb, DROP_MALFORMED, DROP_TO_POD);
+	kind = parse(skb, &work->packet);
+	if (kind == PACKET_OTHER_LINK || kind == PACKET_ARP || kind == PACKET_NEIGHBOUR ||
+	    skb->pkt_type == FRAME_FOR_ANOTHER || is_for_tunnel(&work->packet))
 		return TC_ACT_OK;
-	default:
-		break;
-	}
-	if (skb->pkt_type != FRAME_FOR_HOST || is_for_tunnel(&work->packet))
-		return TC_ACT_OK;
+	/* Also of what only the stack takes: what is broken to us, and what is for everybody on the link. */
 	reason = check_source_outside(&work->packet.tuple.source);
-	return reason ? drop(skb, reason, DROP_TO_POD) : from_outside(skb, work);
+	if (reason)
+		return drop(skb, reason, DROP_TO_POD);
+	if (kind == PACKET_MALFORMED || skb->pkt_type != FRAME_FOR_HOST)
+		return TC_ACT_OK;
+	return from_outside(skb, work);
 }
 
 /* Egress of such a device: the host's own packets, and those of pods that the stack carries. */

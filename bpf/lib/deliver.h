@@ -11,8 +11,9 @@
 /* In skb->tc_index of what leaves the node from here, so that the programs at its egress know that all is done. */
 #define CARRIED 0x6d70
 
-/* include/uapi/linux/if_packet.h: the frame is for this host. */
-#define FRAME_FOR_HOST 0
+/* include/uapi/linux/if_packet.h: the frame is for this host, or for another. */
+#define FRAME_FOR_HOST	  0
+#define FRAME_FOR_ANOTHER 3
 
 enum way_kind {
 	WAY_STACK,

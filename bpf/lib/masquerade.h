@@ -14,6 +14,8 @@ const volatile __u32 masquerade = 1;
 const volatile __u16 masquerade_port_first = 32768;
 const volatile __u16 masquerade_port_last = 60999;
 
+const volatile __u16 tunnel_port = 8472;
+
 /* How many ports are tried before a flow is refused: with nine of ten taken, one flow in thirty. */
 #define MASQUERADE_PROBES 32
 

@@ -109,6 +109,12 @@ static __always_inline bool address_is_zero(const struct address *address)
 	return !(address_half(address, 0) | address_half(address, 1));
 }
 
+static __always_inline bool address_is_v4(const struct address *address)
+{
+	return !address_half(address, 0) && !address->bytes[8] && !address->bytes[9] && address->bytes[10] == 0xff &&
+	       address->bytes[11] == 0xff;
+}
+
 static __always_inline bool address_is_link_local_v6(const struct address *address)
 {
 	return address->bytes[0] == 0xfe && (address->bytes[1] & 0xc0) == 0x80;

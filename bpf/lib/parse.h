@@ -5,6 +5,7 @@
 #include "lib/packet.h"
 
 #define IPV6_EXTENSION_HEADERS 8
+#define VLAN_NUMBER	       0x0fff
 
 /* The first bytes of TCP, UDP and ICMP headers, as far as anybody looks. */
 struct l4_head {
@@ -208,6 +209,9 @@ static __always_inline void parse_v6(struct __sk_buff *skb, struct packet *packe
 		return;
 	__builtin_memcpy(&packet->tuple.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&packet->tuple.destination, &ip->daddr, sizeof(ip->daddr));
+	/* To the maps these are IPv4's own; on a wire nobody has them (draft-itojun-v6ops-v4mapped-harmful). */
+	if (address_is_v4(&packet->tuple.source) || address_is_v4(&packet->tuple.destination))
+		return;
 	packet->tuple.protocol = ip->nexthdr;
 	packet->ttl = ip->hop_limit;
 	packet->size = size;
@@ -217,6 +221,16 @@ static __always_inline void parse_v6(struct __sk_buff *skb, struct packet *packe
 		return;
 	if (packet->kind != PACKET_FRAGMENT)
 		read_l4(skb, packet);
+}
+
+/* A VLAN tag with number 0 says a priority, and no more (IEEE 802.1Q, 9.6): the stack takes it off and reads on, and so it
+ * must be off before we read. False: there is another one within, which the stack would take off, too.
+ */
+static __always_inline bool without_priority_tag(struct __sk_buff *skb)
+{
+	if (!skb->vlan_present || skb->vlan_tci & VLAN_NUMBER)
+		return true;
+	return !bpf_skb_vlan_pop(skb) && (!skb->vlan_present || skb->vlan_tci & VLAN_NUMBER);
 }
 
 /* Fills `packet`, whatever the frame is; packet->kind says how much of it holds. Global: the verifier looks at it by itself,

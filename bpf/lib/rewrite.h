@@ -20,12 +20,6 @@ static __always_inline bool is_echo(const struct tuple *tuple)
 	return tuple->protocol == IPPROTO_ICMP || tuple->protocol == IPPROTO_ICMPV6;
 }
 
-static __always_inline bool address_is_v4(const struct address *address)
-{
-	return !address_half(address, 0) && !address->bytes[8] && !address->bytes[9] && address->bytes[10] == 0xff &&
-	       address->bytes[11] == 0xff;
-}
-
 /* Both IPv4 addresses as they stand in a header. */
 struct ipv4_ends {
 	__be32 source;

@@ -42,7 +42,8 @@ static __noinline enum drop_reason check_source_outside(const struct address *so
 
 	if (!behind)
 		return DROP_NONE;
-	if (behind->kind == DESTINATION_LOCAL_PODS)
+	/* The stack refuses the node's own address here, in IPv4; what goes past the stack must be refused by us. */
+	if (behind->kind == DESTINATION_LOCAL_PODS || behind->kind == DESTINATION_HOST)
 		return DROP_SOURCE_LOCAL_POD;
 	return behind->kind == DESTINATION_TUNNEL ? DROP_SOURCE_NOT_NATIVE : DROP_NONE;
 }

@@ -27,6 +27,18 @@ static __always_inline bool is_begun(const struct flow_draft *draft)
 	return flow_lookup(&draft->key, &settled);
 }
 
+/* Other nodes believe what comes to their tunnel from this node's address: nobody else speaks to it under that. */
+static __noinline bool is_for_a_tunnel(const struct tuple *tuple)
+{
+	const struct pod_network_settings *settings;
+	__u32 only = 0;
+
+	if (tuple->protocol != IPPROTO_UDP || tuple->destination_port != bpf_htons(tunnel_port))
+		return false;
+	settings = bpf_map_lookup_elem(&pod_network_settings, &only);
+	return settings && settings->tunnel_ifindex;
+}
+
 /* Enters a flow with the translation that the draft says; the source port there is a wish. DROP_NONE: `flow_find` finds it
  * now, made by us or by another CPU.
  */
@@ -41,6 +53,8 @@ __weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 		return DROP_FLOW_TABLE_FULL;
 	flow = &draft->flow;
 	reversed = draft_key(tuple, &draft->key);
+	if (flow->flags & FLOW_MASQUERADED && is_for_a_tunnel(&flow->other))
+		return DROP_TUNNEL_SOURCE;
 	if (!flow_charge(&flow->owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_FLOW_QUOTA;

@@ -7,8 +7,6 @@
 
 #define TUNNEL_TTL 64
 
-const volatile __u16 tunnel_port = 8472;
-
 /* Whether the packet is one around another, from a tunnel to this node: what is in it comes by again, and so does the node
  * that sent it.
  */

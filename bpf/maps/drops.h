@@ -10,7 +10,7 @@ enum drop_reason {
 	DROP_NONE,		  /* not a drop: what a function answers when all is well */
 	DROP_MALFORMED,		  /* headers that do not fit the packet or each other */
 	DROP_SOURCE_NOT_THE_PODS, /* a pod sent from an address that is not its own */
-	DROP_SOURCE_LOCAL_POD,	  /* from an uplink, with a source in this node's pod CIDRs */
+	DROP_SOURCE_LOCAL_POD,	  /* from an uplink, with a source in this node's pod CIDRs, or its own */
 	DROP_SOURCE_NOT_NATIVE,	  /* from an uplink, with a source that is only to come through a tunnel */
 	DROP_TUNNEL_UNKNOWN_NODE, /* from the tunnel, the outer source is no node we know */
 	DROP_TUNNEL_SOURCE,	  /* from the tunnel, the inner source does not belong to the outer one */
