@@ -27,6 +27,7 @@ def test_a_run_reports_start_memory_and_changes_and_leaves_nothing(
     assert {row["metric"] for row in found["rows"]} == {
         "start",
         "memory",
+        "other changes",
         *(f"change from {what} {quantile}" for what in ("request", "answer") for quantile in ("p50", "p99")),
     }
     assert traces(name) == []
