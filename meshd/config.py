@@ -23,6 +23,7 @@ from meshd.errors import ConfigError
 # What a pod is told of its node by the downward API, where its manifest asks for that.
 NODE_NAME = "NODE_NAME"
 DEFAULT_PATH = Path("/etc/meshd/config.yaml")
+HEALTH = "127.0.0.1:9879"
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -69,6 +70,16 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="c
     """
 
     listen: str = ""
+
+
+class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """What a kubelet asks: /healthz (the agent works) and /readyz (new pods can have a network).
+
+    ``listen``: host:port, over HTTP; empty: nowhere; default: 127.0.0.1:9879 where the agent is the network of a node of
+    Kubernetes, else nowhere.
+    """
+
+    listen: str | None = None
 
 
 class Tracing(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -191,6 +202,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     clustermesh: ClusterMesh = ClusterMesh()
     api: Api = Api()
     metrics: Metrics = Metrics()
+    health: Health = Health()
     tracing: Tracing = Tracing()
     cni: Cni = Cni()
     pod_network: PodNetwork = PodNetwork()
@@ -204,6 +216,12 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     def socket(self) -> Path:
         """The Unix socket of the control API, mode 0660."""
         return self.run_dir / "meshd.sock"
+
+    @property
+    def health_listen(self) -> str:
+        """host:port of /healthz and /readyz; empty: nowhere."""
+        default = HEALTH if self.kubernetes.makes_network else ""
+        return default if self.health.listen is None else self.health.listen
 
     @property
     def has_pod_network(self) -> bool:

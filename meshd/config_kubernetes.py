@@ -40,6 +40,10 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     ``kubeconfig``: who asks, and whom; default: the service account of the pod that the agent runs in.
     ``context``: of the kubeconfig; default: its current one.
     ``node_ports``: answered at the addresses of all nodes, of this one (own), or none.
+    ``network``: this agent makes the network of the node's pods: their CIDRs and the node's addresses are those of its Node,
+    the container runtime's files are installed, and the Node says whether new pods can come; default: where the API server
+    is asked as the service account of a pod.
+    ``kube_proxy``: one runs beside meshd; without, clients outside reach no node port, load balancer or host port.
     ``node_port_rows``: of other nodes at most so many entries of `maps.frontends`, else only this node's, which status says.
     """
 
@@ -50,11 +54,18 @@ class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename
     external_ips: ExternalIPs = msgspec.field(default=ExternalIPs(), name="externalIPs")
     node_ports: Literal["all", "own", "none"] = "all"
     node_port_rows: int = 16384
+    network: bool | None = None
+    kube_proxy: bool = True
 
     @property
     def is_used(self) -> bool:
         """Whether the API server is read."""
         return self.kubeconfig is not None if self.enabled is None else self.enabled
+
+    @property
+    def makes_network(self) -> bool:
+        """Whether this agent is the network of a node of Kubernetes."""
+        return self.is_used and (self.kubeconfig is None if self.network is None else self.network)
 
 
 def check(options: Kubernetes) -> None:

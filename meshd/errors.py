@@ -17,6 +17,8 @@ MeshError
 ├── FlowsWouldEnd          a clean-up would end flows that go on: how many masqueraded, translated, tunnelled
 ├── AddressesExhausted     no address left for a pod: ranges, usable, in use, cooling, seconds until the next is free
 ├── AddressRefused         an address that a runtime asked for is not to be had: address, reason
+├── CniFilesError          a file that a container runtime reads could not be read or written: path, reason
+├── RoundTripFailed        a packet did not come back from a pod made for the test: step, reason
 ├── NotAllowed             a caller's role does not permit an operation: caller, operation, role needed
 ├── ApiServerError         an API server of Kubernetes refused a request: what was asked, HTTP status, reason
 ├── ApiServerUnreachable   no endpoint of an API server answered: endpoint -> why
@@ -193,6 +195,24 @@ class AddressRefused(MeshError):
         self.address = address
         self.reason = reason
         super().__init__(f"address {address} cannot be given: {reason}")
+
+
+class CniFilesError(MeshError):
+    """A file at ``path``, of those that make a container runtime use meshd, could not be read or written."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        self.path = path
+        self.reason = reason
+        super().__init__(f"{path}: {reason}")
+
+
+class RoundTripFailed(MeshError):
+    """``step`` of making a pod, sending it a packet and taking it away again failed; nothing of the pod stays."""
+
+    def __init__(self, step: str, reason: str) -> None:
+        self.step = step
+        self.reason = reason
+        super().__init__(f"no packet makes the round trip through a new pod: {step}: {reason}")
 
 
 class NotAllowed(MeshError):

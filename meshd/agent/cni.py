@@ -59,7 +59,14 @@ class CniPlugin:
         plugin = Plugin(
             mesh, self._attachments, self._network, self._rows, has_ranges=bool(ranges), span=span
         )
+        self._plugin = plugin
         self._server = CniServer(config.cni_socket, plugin)
+        # Set once runtimes are answered.
+        self.listening = self._server.listening
+
+    async def why_no_new_pods(self) -> str:
+        """What a runtime that asks for STATUS is told, as a sentence; empty: new pods can have a network."""
+        return await self._plugin.why_not()
 
     async def run(self) -> None:
         """Until cancelled.

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from meshd.agent import run_lock
 from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
+from meshd.agent.kubernetes_node import KubernetesNode, configured
 from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
 from meshd.agent.node_figures import node_figures
 from meshd.agent.own_node import OwnNode
@@ -35,12 +37,14 @@ from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
+from meshd.kubenode.identity import Identity
 from meshd.model import Node
 from meshd.model.attachment import CNI
 from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
+from meshd.servers.readiness import Readiness
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
@@ -67,6 +71,9 @@ class Agent:
         self._config = config
         self._started_s = time.time()
         self._mesh = Mesh()
+        self._readiness = Readiness()
+        # Of a node of Kubernetes whose network this agent is.
+        self._identity: Identity | None = None
 
     async def run(self) -> None:
         """Until cancelled.
@@ -75,9 +82,19 @@ class Agent:
             ConfigError: this machine or configuration cannot be used; KernelError, VerifierError: the kernel refused
             something. Whatever was attached before goes on.
         """
-        config = self._config
-        features.require(config.bpffs)
-        with run_lock.held(config, create=True):
+        async with AsyncExitStack() as stack:
+            if self._config.health_listen:
+                from meshd.servers.health import serving_health  # noqa: PLC0415 - aiohttp is a heavy import
+
+                await stack.enter_async_context(serving_health(self._config.health_listen, self._readiness))
+            await self._run()
+
+    async def _run(self) -> None:
+        features.require(self._config.bpffs)
+        with run_lock.held(self._config, create=True):
+            if self._config.kubernetes.makes_network:
+                self._config, self._identity = await configured(self._config, self._readiness)
+            config = self._config
             found = features.probe()
             subtree = config.cgroup or cgroup.find_mount()
             if not (subtree / "cgroup.procs").exists():
@@ -166,6 +183,10 @@ class Agent:
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
+        cni = CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None
+        node = None
+        if cni is not None and self._identity is not None:
+            node = KubernetesNode(config, self._mesh, cni, self._identity, self._readiness)
         introspection = Introspection(
             build=build(self._started_s),
             features=view.features,
@@ -178,6 +199,7 @@ class Agent:
                 *node_figures(self._mesh, nodes),
                 *certificate_figures(config),
                 *source_figures(kubernetes),
+                *(node.figures() if node is not None else ()),
             ],
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
@@ -190,6 +212,7 @@ class Agent:
                 *nodes.problems(),
                 *(ways.problems() if ways is not None else ()),
                 *pod_network.problems(),
+                *(node.problems() if node is not None else ()),
             ],
         )
         parts: list[Component | None] = [
@@ -206,7 +229,8 @@ class Agent:
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.
             DeviceWatch(config, self._mesh, devices) if ways is not None and programs is None else None,
-            CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None,
+            cni,
+            node,
             self._metrics(introspection),
         ]
         async with asyncio.TaskGroup() as tasks:
@@ -252,6 +276,8 @@ class Agent:
         """The mesh is long-lived: once it stands, the collector need not walk it again and again."""
         while self._mesh.pending or not all(self._mesh.is_complete(name) for name in self._mesh.sources):
             await self._mesh.moved()
+        if self._identity is None:
+            self._readiness.reason = ""
         gc.collect()
         gc.freeze()
 

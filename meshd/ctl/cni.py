@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from meshd import config
 from meshd.config import Config
-from meshd.ctl import cni_files, cni_versions
-from meshd.ctl.cni_files import Places
 from meshd.ctl.cni_pods import drained, named, pods
+from meshd.ctl.containerd import containerd_version
 from meshd.ctl.errors import CtlError
-from meshd.errors import ConfigError
+from meshd.errors import CniFilesError, ConfigError
+from meshd.runtime import cni_files, cni_versions
+from meshd.runtime.cni_files import Places, packaged_plugin
+
+Command = Callable[[argparse.Namespace], int]
 
 
+def telling(command: Command) -> Command:
+    """``command``, which tells the user what is wrong with a file."""
+
+    @wraps(command)
+    def told(options: argparse.Namespace) -> int:
+        try:
+            return command(options)
+        except CniFilesError as error:
+            raise CtlError(str(error)) from error
+
+    return told
+
+
+@telling
 def install(options: argparse.Namespace) -> int:
     """Write plugin and conflist; the runtime uses meshd for the next pod."""
     agent, places = _places(options)
@@ -53,7 +70,7 @@ def _version(
     if options.cni_version:
         return options.cni_version, ""
     plugins = [places.bin_dir / str(each["type"]) for each in others]
-    return cni_versions.newest(cni_versions.containerd_version(), [each for each in plugins if each.exists()])
+    return cni_versions.newest(containerd_version(), [each for each in plugins if each.exists()])
 
 
 def _remarks(places: Places, reason: str, chained: bool, after: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -64,6 +81,7 @@ def _remarks(places: Places, reason: str, chained: bool, after: Sequence[Mapping
         yield f"without host ports: there is no portmap in {places.bin_dir}"
 
 
+@telling
 def uninstall(options: argparse.Namespace) -> int:
     """Take plugin and conflist away; what was in force before is again."""
     _, places = _places(options)
@@ -87,6 +105,7 @@ def uninstall(options: argparse.Namespace) -> int:
     return 0
 
 
+@telling
 def status(options: argparse.Namespace) -> int:
     """What is installed, what is in force, and whether the agent answers; 1 if a new pod would not be meshd's."""
     agent, places = _places(options)
@@ -107,19 +126,6 @@ def status(options: argparse.Namespace) -> int:
     for name, text in lines.items():
         print(f"{name:10} {text}")
     return 0 if is_ours and in_force == places.conflist and serving else 1
-
-
-def packaged_plugin() -> bytes:
-    """The shim for this machine.
-
-    Raises:
-        CtlError: the package has none.
-    """
-    path = Path(__file__).with_name(f"{cni_files.PLUGIN}.{platform.machine()}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CtlError(f"this package has no CNI plugin for {platform.machine()}: {path}") from error
 
 
 def answers(path: Path) -> bool:

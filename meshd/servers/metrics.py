@@ -231,7 +231,7 @@ def by_label(name: str, help_text: str, label: str, values: Counter[str]) -> Fam
     return family
 
 
-def place_of(listen: str) -> Place:
+def place_of(listen: str, option: str = "metrics.listen") -> Place:
     """``host:port`` or ``[v6]:port`` as its parts.
 
     Raises:
@@ -239,5 +239,5 @@ def place_of(listen: str) -> Place:
     """
     host, colon, port = listen.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
-        raise ConfigError(f"metrics.listen {listen!r} is not host:port")
+        raise ConfigError(f"{option} {listen!r} is not host:port")
     return Place(host.strip("[]"), int(port))

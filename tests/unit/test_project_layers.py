@@ -22,9 +22,12 @@ PARTS = [
     "bench",
     "api",
     "kubeapi",
+    "kubenode",
+    "runtime",
 ]
 AGENT = "".join(
-    f"import meshd.{part}.thing\n" for part in ("sources", "servers", "dataplane", "telemetry", "kernel")
+    f"import meshd.{part}.thing\n"
+    for part in ("sources", "servers", "dataplane", "telemetry", "kubenode", "runtime", "kernel")
 )
 KUBEAPI = "import meshd.kubeapi.thing\n"
 ALLOWED = {
@@ -101,6 +104,11 @@ def test_what_the_architecture_allows_keeps_every_contract(tmp_path: Path) -> No
         ("meshd/kubeapi/thing.py", "meshd.config"),
         ("meshd/servers/thing.py", "meshd.kubeapi.thing"),
         ("meshd/dataplane/thing.py", "meshd.kubeapi.thing"),
+        ("meshd/kubenode/thing.py", "meshd.sources.thing"),
+        ("meshd/kubenode/thing.py", "meshd.kernel.thing"),
+        ("meshd/state/thing.py", "meshd.kubenode.thing"),
+        ("meshd/runtime/thing.py", "meshd.state.thing"),
+        ("meshd/runtime/thing.py", "meshd.kernel.thing"),
     ],
 )
 def test_an_import_against_the_layers_breaks_a_contract(tmp_path: Path, importer: str, imported: str) -> None:

@@ -232,6 +232,14 @@ class Plugin:
         if failed:
             raise CniError(SOME_NOT_COLLECTED, "not all could be collected; the rest was", "; ".join(failed))
 
+    async def why_not(self) -> str:
+        """Why new pods cannot have a network that reaches everything, as a sentence; empty: they can."""
+        try:
+            await self._status()
+        except MeshError as error:
+            return str(error)
+        return ""
+
     async def _status(self) -> None:
         full = self._attachments.exhausted()
         if full is not None:

@@ -11,9 +11,10 @@ import grpc
 import pytest
 
 from build_backend import cni_shim
-from meshd.ctl import cni, cni_files, cni_versions
-from meshd.ctl.cni_files import CONFLIST, Places, configurations
+from meshd.ctl import containerd as running_containerd
 from meshd.ctl.main import main
+from meshd.runtime import cni_files, cni_versions
+from meshd.runtime.cni_files import CONFLIST, Places, configurations
 
 THEIRS = {"cniVersion": "1.0.0", "name": "bridge", "plugins": [{"type": "bridge", "bridge": "cni0"}]}
 
@@ -57,7 +58,7 @@ def test_what_is_installed_is_the_plugin_and_a_conflist_that_names_the_socket(
     places: Places, config: Path, tmp_path: Path
 ) -> None:
     assert meshctl(config, "install", "--cni-version", "1.1.0") == 0
-    assert places.plugin.read_bytes() == cni.packaged_plugin()
+    assert places.plugin.read_bytes() == cni_files.packaged_plugin()
     assert places.plugin.stat().st_mode & 0o777 == 0o755
     said = json.loads(places.conflist.read_text())
     assert (said["cniVersion"], said["plugins"][0]["socket"]) == ("1.1.0", str(tmp_path / "cni.sock"))
@@ -257,7 +258,7 @@ def test_a_plugin_that_cannot_be_asked_takes_nothing(places: Places) -> None:
     ("message", "said"), [(b"\x0a\x06v2.0.5\x12\x03abc", "v2.0.5"), (b"", ""), (b"\x12\x01x", "")]
 )
 def test_containerds_answer_names_its_version_first(message: bytes, said: str) -> None:
-    assert cni_versions.first_string(message) == said
+    assert running_containerd.first_string(message) == said
 
 
 def test_a_containerd_that_runs_is_asked_itself(tmp_path: Path) -> None:
@@ -271,6 +272,6 @@ def test_a_containerd_that_runs_is_asked_itself(tmp_path: Path) -> None:
     server.add_insecure_port(f"unix:{tmp_path}/containerd.sock")
     server.start()
     try:
-        assert cni_versions.containerd_version(tmp_path / "containerd.sock") == "v2.9.9"
+        assert running_containerd.containerd_version(tmp_path / "containerd.sock") == "v2.9.9"
     finally:
         server.stop(None).wait()

@@ -2,7 +2,7 @@
 
 A runtime refuses configurations of a version that it does not know, and so does every plugin that it starts: with one of
 Debian 12's usual plugins in a list of 1.1.0, each ADD fails. So all of them are asked: plugins as the specification says
-(VERSION), containerd over its socket, because the one that runs counts, and otherwise by its program.
+(VERSION), and who calls says what the runtime told of itself.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import re
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 # What meshd speaks, the newest last.
 KNOWN = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
@@ -21,9 +20,7 @@ KNOWN = ("0.3.1", "0.4.0", "1.0.0", "1.1.0")
 SAFE = "1.0.0"
 # Its libcni is the first that knows 1.1.0; that of containerd 1.7 refuses it as 1.6 does.
 CONTAINERD_FOR_NEWEST = (2, 0)
-CONTAINERD_SOCKET = Path("/run/containerd/containerd.sock")
 TIMEOUT_S = 10.0
-_VERSION_CALL = "/containerd.services.version.v1.Version/Version"
 
 
 def newest(containerd: str, plugins: Iterable[Path]) -> tuple[str, str]:
@@ -57,38 +54,3 @@ def supported(plugin: Path) -> frozenset[str]:
         return frozenset(json.loads(done.stdout)["supportedVersions"])
     except (OSError, subprocess.TimeoutExpired, ValueError, KeyError, TypeError):
         return frozenset()
-
-
-def containerd_version(socket: Path = CONTAINERD_SOCKET) -> str:
-    """What the containerd of this machine says of its version; empty where there is none."""
-    return (_of_daemon(socket) if socket.is_socket() else "") or _of_program()
-
-
-def _of_daemon(socket: Path) -> str:
-    import grpc  # noqa: PLC0415 - slow to import, and needed only where a daemon runs
-
-    with grpc.insecure_channel(
-        f"unix:{socket}", options=[("grpc.default_authority", "localhost")]
-    ) as channel:
-        # Any: grpc's types know calls of generated messages only.
-        call: Any = channel.unary_unary(_VERSION_CALL, None, first_string)
-        try:
-            return str(call(b"", timeout=TIMEOUT_S))
-        except grpc.RpcError:
-            return ""
-
-
-def _of_program() -> str:
-    command = ["containerd", "--version"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout
-
-
-def first_string(message: bytes) -> str:
-    """Field 1 of a protobuf message, if it is a string shorter than 128 bytes and comes first; else empty."""
-    if len(message) < 2 or message[0] != 0x0A or message[1] >= 0x80:
-        return ""
-    return message[2 : 2 + message[1]].decode(errors="replace")

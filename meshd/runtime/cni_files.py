@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from meshd.ctl.errors import CtlError
+import meshd
+from meshd.errors import CniFilesError
 
 PLUGIN = "meshd-cni"
 CONFLIST = "00-meshd.conflist"
@@ -47,7 +49,7 @@ def install(places: Places, plugin: bytes, conflist: bytes) -> list[str]:
     """Puts both files in place; what was done, as phrases. May be repeated.
 
     Raises:
-        CtlError: a file cannot be written; what was in force is.
+        CniFilesError: a file cannot be written; what was in force is.
     """
     done: list[str] = []
     try:
@@ -61,17 +63,33 @@ def install(places: Places, plugin: bytes, conflist: bytes) -> list[str]:
             if path.name < CONFLIST:
                 path.rename(path.with_name(path.name + ASIDE))
                 done.append(f"put {path} aside")
+        # containerd 1.6 may pass over what appears by a rename; a change of the file itself it sees.
+        places.conflist.touch()
         sync(places.conf_dir)
     except OSError as error:
-        raise CtlError(f"{error.filename}: {error.strerror}; what was in force is") from error
+        raise CniFilesError(str(error.filename), f"{error.strerror}; what was in force is") from error
     return done
+
+
+def packaged_plugin() -> bytes:
+    """The shim for this machine.
+
+    Raises:
+        CniFilesError: the package has none.
+    """
+    path = Path(meshd.__file__).parent / "ctl" / f"{PLUGIN}.{platform.machine()}"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = f"this package has no CNI plugin for {platform.machine()}"
+        raise CniFilesError(str(path), reason) from error
 
 
 def uninstall(places: Places) -> list[str]:
     """Takes both files away and gives back to what was in force before; what was done. May be repeated.
 
     Raises:
-        CtlError: a file cannot be changed; what is in force is whole.
+        CniFilesError: a file cannot be changed; what is in force is whole.
     """
     done: list[str] = []
     try:
@@ -85,7 +103,7 @@ def uninstall(places: Places) -> list[str]:
         if places.conf_dir.is_dir():
             sync(places.conf_dir)
     except OSError as error:
-        raise CtlError(f"{error.filename}: {error.strerror}; run it again") from error
+        raise CniFilesError(str(error.filename), f"{error.strerror}; run it again") from error
     return done
 
 
@@ -126,16 +144,16 @@ def plugins_of(path: Path) -> tuple[str, list[dict[str, Any]]]:
     """Name and plugins of a configuration, without meshd's own.
 
     Raises:
-        CtlError: it cannot be read.
+        CniFilesError: it cannot be read.
     """
     try:
         said = json.loads(path.read_text())
         plugins = said.get("plugins", [said])
         return str(said["name"]), [plugin for plugin in plugins if plugin["type"] != PLUGIN]
     except OSError as error:
-        raise CtlError(f"{path}: {error.strerror}") from error
+        raise CniFilesError(str(path), error.strerror or str(error)) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CtlError(f"{path} is no CNI configuration: {error}") from error
+        raise CniFilesError(str(path), f"it is no CNI configuration: {error}") from error
 
 
 def write_whole(path: Path, content: bytes, mode: int) -> None:
