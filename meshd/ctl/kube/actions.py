@@ -161,8 +161,10 @@ async def status(options: argparse.Namespace, client: Client) -> int:
 
 def chosen(options: argparse.Namespace, api_servers: Iterable[str], config: Mapping[str, Any]) -> Choice:
     """What the command line chooses."""
-    image = options.image or Choice().image
-    return Choice(options.namespace, image, config, tuple(api_servers))
+    if options.without_kube_proxy:
+        # So that agents say what is not served.
+        config = manifests.merged(config, {"kubernetes": {"kubeProxy": False}})
+    return Choice(options.namespace, options.image or Choice().image, config, tuple(api_servers))
 
 
 def accepted(options: argparse.Namespace) -> Accepted:
