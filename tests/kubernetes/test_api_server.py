@@ -8,6 +8,7 @@ import pytest
 
 from tests.kubernetes.api_server import ApiServerAlone
 
+pytestmark = pytest.mark.timeout(400)
 SERVICE = {
     "apiVersion": "v1",
     "kind": "Service",
