@@ -108,7 +108,8 @@ static __always_inline void find_way(struct __sk_buff *skb, const struct packet 
 	const struct destination *destination;
 
 	way->kind = WAY_STACK;
-	if (packet->ttl <= 1)
+	/* The stack answers the one, and obeys or refuses the other. */
+	if (packet->ttl <= 1 || packet->options)
 		return;
 	if (pod) {
 		/* Back to its sender there is no limit on any link to keep, and no route of the stack's. */

@@ -68,7 +68,7 @@ struct packet {
 	__u8 icmp_type;	 /* else 0 */
 	bool begins;	 /* may be the first packet of a flow: SYN without ACK, UDP, echo request */
 	bool fragmented; /* it is the first or a later fragment */
-	__u8 pad;
+	bool options;	 /* of IPv4: a source route, a record, an alert for each router on the way */
 };
 
 static __always_inline struct address address_v4(__be32 word)

@@ -146,6 +146,7 @@ static __always_inline void parse_v4(struct __sk_buff *skb, struct packet *packe
 	packet->ttl = ip->ttl;
 	packet->size = size;
 	packet->l4_offset = L3_OFFSET + header_size;
+	packet->options = header_size > sizeof(*ip);
 	fragment = bpf_ntohs(ip->frag_off) & 0x3fff; /* more fragments, offset */
 	packet->fragmented = fragment;
 	packet->identification = fragment ? ip->id : 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Callable, Iterator
 
@@ -57,7 +58,6 @@ def with_extensions(packet: Packet, *kinds: int) -> bytes:
 CARRIES: dict[str, Callable[[Host], bytes]] = {
     "tcp over v4": lambda node: v4(first(node, 4).network()),
     "tcp over v6": lambda node: v6(first(node, 6).network()),
-    "v4 options": lambda node: v4(first(node, 4).network(options=bytes([1] * 40))),
     "padded by the link": lambda node: v4(first(node, 4, payload=b"").network() + bytes(20)),
     "a datagram without content": lambda node: v4(
         Packet(UDP, node.pods[0].ip[4], 1, node.pods[1].ip[4], 2, payload=b"").network()
@@ -69,6 +69,10 @@ CARRIES: dict[str, Callable[[Host], bytes]] = {
 }
 LEAVES: dict[str, Callable[[Host], bytes]] = {
     "vlan": lambda node: typed(0x8100, struct.pack("!HH", 5, 0x0800) + first(node, 4).network()),
+    "v4 options": lambda node: v4(first(node, 4).network(options=bytes([1] * 40))),
+    "a source route": lambda node: v4(
+        first(node, 4).network(options=b"\x83\x07\x04" + socket.inet_aton(node.pods[1].ip[4]) + b"\0")
+    ),
     "lldp": lambda _: typed(0x88CC, bytes(60)),
     "sctp": lambda node: v4(with_network_header(first(node, 4), bytes(40), protocol=SCTP)),
     "nothing within": lambda node: v6(with_network_header(first(node, 6), b"", protocol=NO_NEXT)),
