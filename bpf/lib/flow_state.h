@@ -83,6 +83,19 @@ static __always_inline bool flow_is_answered_by(const struct packet *packet, con
 	return from_initiator && flow->flags & FLOW_REPLIED && packet->tcp_flags & TCP_ACK;
 }
 
+/* How far a packet says that a connection is. Anybody can forge a reset, and an end that got a false one takes no notice of it
+ * and speaks on: then it was none. An end that was reset in truth answers whatever still comes with the next reset.
+ */
+static __always_inline void flow_note(const struct packet *packet, struct flow *flow, bool from_initiator)
+{
+	if (packet->tcp_flags & TCP_RST)
+		flow_mark(flow, FLOW_RESET);
+	else if (packet->tcp_flags & TCP_FIN)
+		flow_mark(flow, from_initiator ? FLOW_FIN_INITIATOR : FLOW_FIN_RESPONDER);
+	else if (flow->flags & FLOW_RESET && packet->tcp_flags & TCP_ACK)
+		__sync_fetch_and_and((__u32 *)&flow->flags, ~(__u32)FLOW_RESET);
+}
+
 static __noinline enum drop_reason flow_advance(const struct packet *packet, const struct flow_view *view, __u32 *flags)
 {
 	bool from_initiator = flow_is_from_initiator(view), settled;
@@ -93,10 +106,7 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 		return DROP_NO_FLOW;
 	*flags = flow->flags;
 	flow_renew(flow);
-	if (packet->tcp_flags & TCP_RST)
-		flow_mark(flow, FLOW_RESET);
-	else if (packet->tcp_flags & TCP_FIN)
-		flow_mark(flow, from_initiator ? FLOW_FIN_INITIATOR : FLOW_FIN_RESPONDER);
+	flow_note(packet, flow, from_initiator);
 	if (settled)
 		return DROP_NONE;
 	if (flow_is_answered_by(packet, flow, from_initiator))
@@ -116,7 +126,7 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 static __always_inline enum drop_reason flow_seen(const struct packet *packet, const struct flow_view *view, __u32 *flags)
 {
 	/* Nearly every packet: in the middle of a flow that nobody translates. */
-	if (!view->settled || view->entry->flags & FLOW_ALIAS || packet->tcp_flags & (TCP_FIN | TCP_RST))
+	if (!view->settled || view->entry->flags & (FLOW_ALIAS | FLOW_RESET) || packet->tcp_flags & (TCP_FIN | TCP_RST))
 		return flow_advance(packet, view, flags);
 	*flags = view->entry->flags;
 	flow_renew(view->entry);

@@ -124,6 +124,17 @@ def test_the_end_of_a_connection_is_in_its_flow(
 
 
 @FAMILIES
+@pytest.mark.parametrize("who", ["client", "server"])
+def test_a_reset_after_which_an_end_speaks_on_was_none(node: Host, family: int, who: str) -> None:
+    data = established(node, family)
+    spoken = data if who == "client" else data.reply()
+    send(node, replace(spoken.reply(), flags=RST))
+    assert "RESET" in flags_of(node, "flows")
+    assert send(node, spoken) == [REDIRECT]
+    assert flags_of(node, "flows") == {"REPLIED"}
+
+
+@FAMILIES
 def test_ends_that_are_used_again_begin_a_new_flow(node: Host, family: int) -> None:
     data = established(node, family)
     send(node, replace(data, flags=RST))
