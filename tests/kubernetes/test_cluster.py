@@ -12,8 +12,8 @@ from scripts.kubernetes import images
 from scripts.kubernetes.addons import install_bridge, install_dns
 from scripts.kubernetes.cluster import RunningCluster, is_true
 from scripts.kubernetes.errors import SiteError
+from scripts.kubernetes.node_namespaces import SETTINGS
 from scripts.kubernetes.site import Wanted, site
-from tests.gate.machine import SYSCTLS
 
 pytestmark = [
     pytest.mark.needs("root", "bpf", "cgroup_v2", "veth", "ipv6"),
@@ -172,12 +172,13 @@ def test_each_node_has_a_bpf_file_system_of_its_own(cluster: RunningCluster) -> 
     first.run("rmdir", "/sys/fs/bpf/only-here")
 
 
-def test_what_kubelets_set_for_a_whole_machine_is_set_for_their_node_alone(cluster: RunningCluster) -> None:
-    name = "vm/overcommit_memory"
-    assert name in SYSCTLS
-    copies = cluster.nodes[0].place.state / "settings"
-    assert (copies / name).read_text().strip() == "1"
-    assert cluster.nodes[0].run("cat", f"/proc/sys/{name}").strip() == "1"
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_kubelets_set_for_a_whole_machine_is_a_file_of_their_node(
+    cluster: RunningCluster, setting: str
+) -> None:
+    node = cluster.nodes[0]
+    copy = node.place.state / "settings" / setting
+    assert node.run("stat", "--format=%i", f"/proc/sys/{setting}").strip() == str(copy.stat().st_ino)
 
 
 def test_pods_go_on_while_a_kubelet_and_its_runtime_are_started_again(
