@@ -31,6 +31,8 @@ TIMEOUT_S = 30.0
 PAGE = 500
 # As client-go: so that not all watches of a cluster end together.
 WATCH_S = (300, 600)
+# Bookmarks come once a minute. A server that hangs keeps its connections; a watch that is silent for longer is made again.
+SILENCE_S = 180.0
 # How often a list is begun anew because it took longer than the server remembers; then it is asked for in one piece.
 LIST_AGAIN = 2
 # Kubernetes' default of how long a server may want to be left alone before we tell our caller instead.
@@ -50,11 +52,17 @@ class Client:
     """
 
     def __init__(
-        self, access: Access, *, user_agent: str = f"meshd/{__version__}", timeout_s: float = TIMEOUT_S
+        self,
+        access: Access,
+        *,
+        user_agent: str = f"meshd/{__version__}",
+        timeout_s: float = TIMEOUT_S,
+        silence_s: float = SILENCE_S,
     ) -> None:
         self.access = access
         self._transport = Transport(access, user_agent)
         self._timeout_s = timeout_s
+        self._silence_s = silence_s
 
     async def __aenter__(self) -> Self:
         await self._transport.__aenter__()
@@ -169,7 +177,8 @@ class Client:
             "timeoutSeconds": str(seconds),
         }
         question = Question(_what("watch", resource, namespace), "GET", resource.path(namespace), query)
-        async with self._transport.ask(question, timeout_s=seconds + self._timeout_s) as response:
+        timeout_s = seconds + self._timeout_s
+        async with self._transport.ask(question, timeout_s=timeout_s, read_s=self._silence_s) as response:
             try:
                 if response.status != 200:
                     raise refusal(

@@ -43,7 +43,7 @@ from meshd.sources.kubernetes.types import (
     PodObject,
     StoredService,
 )
-from meshd.state import Compacted, Mesh, PlanKey
+from meshd.state import Compacted, Mesh, PlanKey, SourceState
 
 SOURCE = "kubernetes"
 # How long the event loop may be held up.
@@ -191,6 +191,8 @@ class KubernetesSource:
             self._mesh.mark_stale(SOURCE, "; ".join(described(health) for health in away))
         elif self._contents.is_complete:
             self._mesh.mark_complete(SOURCE)
+        elif self._mesh.sources[SOURCE].state is SourceState.STALE:
+            self._mesh.mark_stale(SOURCE, "in reach again, and not listed completely yet")
 
     # Writing
 

@@ -245,6 +245,16 @@ async def test_a_watch_yields_that_it_stands_and_then_what_happens(
         assert (change.bookmark, change.item.resource_version) == (True, "103")
 
 
+async def test_a_watch_of_a_server_that_hangs_ends(server: FakeApiServer) -> None:
+    async with (
+        Client(Access((server.url,)), silence_s=0.05) as client,
+        aclosing(client.watch(resources.SERVICES, "100", into=Named)) as watch,
+    ):
+        assert await anext(watch) == []
+        with pytest.raises(ApiServerUnreachable, match="no answer in time"):
+            await anext(watch)
+
+
 async def test_a_watch_that_breaks_says_so_after_what_it_told(server: FakeApiServer, client: Client) -> None:
     server.put(resources.SERVICES, service("web"))
     async with aclosing(client.watch(resources.SERVICES, "100", into=Named)) as watch:
