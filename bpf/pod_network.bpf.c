@@ -64,7 +64,7 @@ int pod_network_to_pod(struct __sk_buff *skb)
 		return TC_ACT_SHOT;
 	switch (parse(skb, &work->packet)) {
 	case PACKET_ICMP_ERROR:
-		return translate_error(skb, work, DROP_TO_POD);
+		return translate_error(skb, work);
 	case PACKET_FLOW:
 	case PACKET_FRAGMENT:
 		return to_pod(skb, work);
@@ -115,7 +115,7 @@ int pod_network_to_uplink(struct __sk_buff *skb)
 	packet = &work->packet;
 	switch (parse(skb, &work->packet)) {
 	case PACKET_ICMP_ERROR:
-		return translate_error(skb, work, DROP_FROM_POD);
+		return error_to_uplink(skb, work);
 	case PACKET_FLOW:
 	case PACKET_FRAGMENT:
 	case PACKET_OTHER:

@@ -13,9 +13,17 @@ static __always_inline void begin_through_stack(const struct tuple *tuple)
 	const struct pod *pod = bpf_map_lookup_elem(&pods, &tuple->destination);
 	bool of_pod = bpf_map_lookup_elem(&pods, &tuple->source);
 
-	/* It is here already, so a quota that is used up can only leave it unknown. */
+	/* It is here already, so a quota that is used up can only leave it unknown, and then its answers do not leave. */
 	if (pod && !(pod->flags & POD_OBSERVED))
 		flow_begin(tuple, of_pod ? &tuple->source : &tuple->destination, FLOW_VIA_STACK);
+}
+
+/* A connection that is older than our tables, or was forgotten by them, and that others made with the pod itself: it answers
+ * them in its own name, which nobody would let out of an uplink else.
+ */
+static __always_inline bool goes_on_from_outside(const struct packet *packet)
+{
+	return packet->tcp_flags & TCP_ACK && !bpf_map_lookup_elem(&pods, &packet->tuple.source);
 }
 
 static __noinline int to_pod(struct __sk_buff *skb, struct work *work)
@@ -28,7 +36,7 @@ static __noinline int to_pod(struct __sk_buff *skb, struct work *work)
 	if (!complete(packet))
 		return TC_ACT_OK;
 	if (!flow_of(packet, &view)) {
-		if (packet->begins)
+		if (packet->begins || goes_on_from_outside(packet))
 			begin_through_stack(&packet->tuple);
 		return TC_ACT_OK;
 	}
@@ -42,6 +50,14 @@ static __noinline int to_pod(struct __sk_buff *skb, struct work *work)
 	return TC_ACT_OK;
 }
 
+/* What nobody knows a translation of does not leave in the pod's own name where that is to stay within the cluster. */
+static __always_inline int leave_unknown(struct __sk_buff *skb, const struct packet *packet, const struct pod *pod)
+{
+	if (pod->flags & POD_OBSERVED || !masquerade_is_wanted(&packet->tuple.destination))
+		return TC_ACT_OK;
+	return drop(skb, packet->kind == PACKET_FRAGMENT ? DROP_FRAGMENT_UNKNOWN : DROP_NO_FLOW, DROP_FROM_POD);
+}
+
 /* A pod's packet in its own name, which is given that of the node where that is wanted. */
 static __noinline int masquerade_after_stack(struct __sk_buff *skb, struct work *work, const struct pod *pod)
 {
@@ -51,7 +67,7 @@ static __noinline int masquerade_after_stack(struct __sk_buff *skb, struct work 
 
 	if (!flow_of(packet, &view)) {
 		if (!packet->begins || pod->flags & POD_OBSERVED)
-			return TC_ACT_OK;
+			return leave_unknown(skb, packet, pod);
 		reason = begin_after_stack(skb, &packet->tuple);
 		if (reason)
 			return drop(skb, reason, DROP_FROM_POD);
@@ -76,9 +92,23 @@ static __noinline int pod_to_uplink(struct __sk_buff *skb, struct work *work, co
 
 	if (packet->kind != PACKET_OTHER && complete(packet))
 		return masquerade_after_stack(skb, work, pod);
-	if (pod->flags & POD_OBSERVED || !masquerade_is_wanted(&packet->tuple.destination))
+	return leave_unknown(skb, packet, pod);
+}
+
+/* What a pod reports about a flow that goes out in its own name does so, too. */
+static __noinline int error_to_uplink(struct __sk_buff *skb, struct work *work)
+{
+	struct packet *packet = &work->packet;
+	const struct pod *pod = bpf_map_lookup_elem(&pods, &packet->tuple.source);
+
+	switch (icmp_error_translate(skb, packet, pod)) {
+	case ICMP_ERROR_BROKEN:
+		return drop(skb, DROP_MALFORMED, DROP_FROM_POD);
+	case ICMP_ERROR_UNKNOWN:
+		return pod ? leave_unknown(skb, packet, pod) : TC_ACT_OK;
+	default:
 		return TC_ACT_OK;
-	return drop(skb, packet->kind == PACKET_OTHER ? DROP_NO_FLOW : DROP_FRAGMENT_UNKNOWN, DROP_FROM_POD);
+	}
 }
 
 /* False: the packet is broken. */

@@ -86,6 +86,7 @@ static __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum
 	way = &work->way;
 
 	switch (icmp_error_translate(skb, packet, hook == HOOK_FROM_POD)) {
+	case ICMP_ERROR_UNKNOWN:
 	case ICMP_ERROR_AS_IT_IS:
 		return leave_to_stack();
 	case ICMP_ERROR_BROKEN:
@@ -100,14 +101,14 @@ static __noinline int carry_error(struct __sk_buff *skb, struct work *work, enum
 }
 
 /* Behind the stack an error only has to be put right. */
-static __noinline int translate_error(struct __sk_buff *skb, struct work *work, enum drop_direction direction)
+static __noinline int translate_error(struct __sk_buff *skb, struct work *work)
 {
 	bool of_pod;
 
 	of_pod = bpf_map_lookup_elem(&pods, &work->packet.tuple.source);
 
 	if (icmp_error_translate(skb, &work->packet, of_pod) == ICMP_ERROR_BROKEN)
-		return drop(skb, DROP_MALFORMED, direction);
+		return drop(skb, DROP_MALFORMED, DROP_TO_POD);
 	return TC_ACT_OK;
 }
 

@@ -22,9 +22,10 @@ struct quotation {
 };
 
 enum icmp_error_outcome {
-	ICMP_ERROR_AS_IT_IS,   /* about no flow of ours, or about one that is not translated */
+	ICMP_ERROR_AS_IT_IS,   /* about a flow that is not translated */
 	ICMP_ERROR_TRANSLATED, /* the packet is changed: pointers into it are void */
 	ICMP_ERROR_BROKEN,     /* it was changed in part: to be dropped */
+	ICMP_ERROR_UNKNOWN,    /* about no flow of ours */
 };
 
 static __always_inline bool quoted_v4(struct __sk_buff *skb, struct quotation *quoted)
@@ -88,25 +89,25 @@ static __noinline bool quoted_packet(struct __sk_buff *skb, const struct packet 
 	}
 }
 
-/* What the quoted packet was before it was translated. A pod (`of_pod`) may speak of what it was sent only: it could end the
- * flows of others else. False: it was not translated.
+/* What the quoted packet was before it was translated, in `before` where that is ICMP_ERROR_TRANSLATED. A pod (`of_pod`) may
+ * speak of what it was sent only: it could end the flows of others else.
  */
-static __noinline bool quoted_before(const struct packet *packet, const struct tuple *quoted, bool of_pod,
-				     struct tuple *before)
+static __noinline enum icmp_error_outcome quoted_before(const struct packet *packet, const struct tuple *quoted, bool of_pod,
+							struct tuple *before)
 {
 	struct flow_view view;
 
 	if (of_pod && !address_equal(&packet->tuple.source, &quoted->destination))
-		return false;
+		return ICMP_ERROR_UNKNOWN;
 	if (!flow_find(quoted, &view))
-		return false;
+		return ICMP_ERROR_UNKNOWN;
 	if (view.place == FLOW_PLACE_SENT_TRANSLATED)
 		*before = view.entry->other;
 	else if (view.place == FLOW_PLACE_ANSWERED_TRANSLATED && view.entry->flags & FLOW_TRANSLATED)
 		*before = tuple_reverse(&view.entry->other);
 	else
-		return false;
-	return true;
+		return ICMP_ERROR_AS_IT_IS;
+	return ICMP_ERROR_TRANSLATED;
 }
 
 /* Checksum `sum` after `difference` was added to what it covers (RFC 1624). */
@@ -212,6 +213,7 @@ static __always_inline struct address end_before(const struct address *end, cons
  */
 __weak __noinline enum icmp_error_outcome icmp_error_translate(struct __sk_buff *skb, struct packet *packet, bool of_pod)
 {
+	enum icmp_error_outcome outcome;
 	struct tuple before, ends;
 	struct quotation quoted;
 	__wsum difference = 0;
@@ -221,8 +223,11 @@ __weak __noinline enum icmp_error_outcome icmp_error_translate(struct __sk_buff 
 		return ICMP_ERROR_BROKEN;
 	ends = packet->tuple;
 	checksum = packet->l4_offset + ICMP_CHECKSUM;
-	if (!quoted_packet(skb, packet, &quoted) || !quoted_before(packet, &quoted.tuple, of_pod, &before))
-		return ICMP_ERROR_AS_IT_IS;
+	if (!quoted_packet(skb, packet, &quoted))
+		return ICMP_ERROR_UNKNOWN;
+	outcome = quoted_before(packet, &quoted.tuple, of_pod, &before);
+	if (outcome != ICMP_ERROR_TRANSLATED)
+		return outcome;
 	ends.source = end_before(&packet->tuple.source, &quoted.tuple, &before);
 	ends.destination = end_before(&packet->tuple.destination, &quoted.tuple, &before);
 	if (quote(skb, &quoted, &before, &difference) || bpf_l4_csum_replace(skb, checksum, 0, difference, 0) ||

@@ -13,7 +13,7 @@ from meshd.ctl.output import Column, as_dict, show, show_object, size
 MEANINGS = {
     "malformed": "headers that do not fit the packet or each other",
     "source_not_the_pods": "a pod sent from an address that is not its own",
-    "source_local_pod": "came from an uplink under the address of a pod of this node",
+    "source_local_pod": "came from an uplink under the address of this node or a pod of it",
     "source_not_native": "came from an uplink under an address that is only to come through the tunnel",
     "tunnel_unknown_node": "came through the tunnel from an address that is no node's",
     "tunnel_source": "came through the tunnel under an address that does not belong to the node that sent it",
@@ -25,7 +25,7 @@ MEANINGS = {
     "no_masquerade_port": "leaves the cluster, but every port for its destination is taken: widen masqueradePorts",
     "no_masquerade_address": "leaves the cluster through an uplink that has no address of its family",
     "fragment_unknown": "a later fragment of a packet whose first one was not seen",
-    "no_flow": "part of a flow that was translated, and nobody knows how",
+    "no_flow": "needs a translation, and nobody knows which: its flow was forgotten, or never began",
 }
 
 DROPS: tuple[Column[metrics_pb2.Drop], ...] = (

@@ -101,10 +101,12 @@ int nat_begin_twice(struct __sk_buff *skb)
 static __always_inline int translate_error(struct __sk_buff *skb, bool of_pod)
 {
 	struct packet packet = {};
+	enum icmp_error_outcome outcome;
 
 	if (parse(skb, &packet) != PACKET_ICMP_ERROR)
 		return -1;
-	return icmp_error_translate(skb, &packet, of_pod);
+	outcome = icmp_error_translate(skb, &packet, of_pod);
+	return outcome == ICMP_ERROR_UNKNOWN ? OUTCOME_PASSED : outcome;
 }
 
 SEC("tc")

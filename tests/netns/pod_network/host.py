@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -41,6 +42,8 @@ WORLD = {4: "203.0.113.5", 6: "2001:db8:1::5"}
 CIDR = {4: "10.244.1.0/24", 6: "fd00:10::/64"}
 MTU = 1500
 UPLINK_MAC = "02:00:00:00:01:01"
+ADDRESS_PATIENCE_S = 30
+_RTF_LOCAL = 0x80000000  # include/uapi/linux/ipv6_route.h
 DIRECTIONS = ("from pod", "to pod")
 
 
@@ -132,6 +135,7 @@ class Host:
         made = Pod(name, inside, ip, link)
         self.pods.append(made)
         self.write_pod(made)
+        inside.run(lambda: _await_address_v6(ip[6]))
         return made
 
     def write_pod(self, pod: Pod, observed: bool = False) -> None:
@@ -247,6 +251,21 @@ def host(
         finally:
             made_host.close()
             loaded.close()
+
+
+def _await_address_v6(at: str) -> None:
+    """Until this namespace takes packets for ``at``: the kernel enters the route to an address of its own by a work queue
+    (net/ipv6/addrconf.c, addrconf_dad_work), and what comes before is lost.
+    """
+    wanted, routes = ip_address(at).packed.hex(), Path("/proc/thread-self/net/ipv6_route")
+    deadline = time.monotonic() + ADDRESS_PATIENCE_S
+    while not any(_is_local(line.split(), wanted) for line in routes.read_text().splitlines()):
+        assert time.monotonic() < deadline, f"{at} is no address of its namespace"
+
+
+def _is_local(route: list[str], at: str) -> bool:
+    """Whether a line of ipv6_route is that of an address of the namespace itself."""
+    return route[:2] == [at, "80"] and bool(int(route[8], 16) & _RTF_LOCAL)
 
 
 def _interfaces(addresses: Mapping[int, str]) -> tuple[netlink.Interface, ...]:
