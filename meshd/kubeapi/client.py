@@ -19,9 +19,12 @@ from meshd import __version__
 from meshd.errors import ApiServerError, ApiServerUnreachable
 from meshd.kubeapi.access import Access
 from meshd.kubeapi.answers import Listed, page_of, refusal
+from meshd.kubeapi.questions import APPLY, JSON, MERGE, STRATEGIC, decoded, name_in, selectors, what, writing
 from meshd.kubeapi.resources import Resource
 from meshd.kubeapi.transport import BROKEN, Question, Transport, described
 from meshd.kubeapi.watching import Batch, changes
+
+__all__ = ["APPLY", "JSON", "MERGE", "OBJECT", "STRATEGIC", "Client", "Object"]
 
 T = TypeVar("T")
 Object = dict[str, Any]  # Any: JSON
@@ -37,11 +40,6 @@ SILENCE_S = 180.0
 LIST_AGAIN = 2
 # Kubernetes' default of how long a server may want to be left alone before we tell our caller instead.
 RETRY_AFTER_MOST_S = 5.0
-
-MERGE = "application/merge-patch+json"
-JSON = "application/json-patch+json"
-STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
 
 
 class Client:
@@ -97,8 +95,8 @@ class Client:
     ) -> T:
         """One object."""
         path = resource.path(namespace, name, subresource)
-        question = Question(_what("get", resource, namespace, name, subresource), "GET", path)
-        return _decoded(await self._answer(question), into, question)
+        question = Question(what("get", resource, namespace, name, subresource), "GET", path)
+        return decoded(await self._answer(question), into, question)
 
     async def list(
         self,
@@ -119,7 +117,7 @@ class Client:
         for attempt in range(LIST_AGAIN + 1):
             limit = page if attempt < LIST_AGAIN else 0
             try:
-                return await self._list_once(resource, namespace, decoder, _selectors(labels, fields), limit)
+                return await self._list_once(resource, namespace, decoder, selectors(labels, fields), limit)
             except ApiServerError as error:
                 if error.status != 410 or not limit:
                     raise
@@ -130,16 +128,16 @@ class Client:
         resource: Resource,
         namespace: str,
         decoder: msgspec.json.Decoder[T],
-        selectors: Mapping[str, str],
+        chosen: Mapping[str, str],
         limit: int,
     ) -> Listed[T]:
         found: Listed[T] = Listed([], "")
         rest = ""
         while True:
-            query = {**selectors, **({"limit": str(limit)} if limit else {})}
+            query = {**chosen, **({"limit": str(limit)} if limit else {})}
             if rest:
                 query["continue"] = rest
-            question = Question(_what("list", resource, namespace), "GET", resource.path(namespace), query)
+            question = Question(what("list", resource, namespace), "GET", resource.path(namespace), query)
             body = await self._answer(question)
             try:
                 page = page_of(body, decoder)
@@ -170,13 +168,13 @@ class Client:
         """
         seconds = random.randint(*WATCH_S)  # noqa: S311 - spreads load
         query = {
-            **_selectors(labels, fields),
+            **selectors(labels, fields),
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "timeoutSeconds": str(seconds),
         }
-        question = Question(_what("watch", resource, namespace), "GET", resource.path(namespace), query)
+        question = Question(what("watch", resource, namespace), "GET", resource.path(namespace), query)
         timeout_s = seconds + self._timeout_s
         async with self._transport.ask(question, timeout_s=timeout_s, read_s=self._silence_s) as response:
             try:
@@ -208,16 +206,16 @@ class Client:
         subresource: str = "",
     ) -> T:
         """The object as it was created. ``name`` and ``subresource``: for those that are created on an object (eviction)."""
-        query = _writing(dry_run, field_manager)
+        query = writing(dry_run, field_manager)
         question = Question(
-            _what("create", resource, namespace, name or _name_in(body), subresource),
+            what("create", resource, namespace, name or name_in(body), subresource),
             "POST",
             resource.path(namespace, name, subresource),
             query,
             msgspec.json.encode(body),
             "application/json",
         )
-        return _decoded(await self._answer(question), into, question)
+        return decoded(await self._answer(question), into, question)
 
     async def replace(
         self,
@@ -231,14 +229,14 @@ class Client:
     ) -> T:
         """The object as it is now; 409 Conflict: it changed since the resource version in ``body``."""
         question = Question(
-            _what("update", resource, namespace, name, subresource),
+            what("update", resource, namespace, name, subresource),
             "PUT",
             resource.path(namespace, name, subresource),
             {},
             msgspec.json.encode(body),
             "application/json",
         )
-        return _decoded(await self._answer(question), into, question)
+        return decoded(await self._answer(question), into, question)
 
     async def patch(
         self,
@@ -258,18 +256,18 @@ class Client:
 
         APPLY needs ``field_manager``, makes what does not exist, and with ``force`` takes fields that others own.
         """
-        query = _writing(dry_run, field_manager)
+        query = writing(dry_run, field_manager)
         if force:
             query["force"] = "true"
         question = Question(
-            _what("patch", resource, namespace, name, subresource),
+            what("patch", resource, namespace, name, subresource),
             "PATCH",
             resource.path(namespace, name, subresource),
             query,
             msgspec.json.encode(body),  # JSON is YAML
             kind,
         )
-        return _decoded(await self._answer(question), into, question)
+        return decoded(await self._answer(question), into, question)
 
     async def delete(
         self,
@@ -286,7 +284,7 @@ class Client:
         if grace_s is not None:
             body["gracePeriodSeconds"] = grace_s
         question = Question(
-            _what("delete", resource, namespace, name),
+            what("delete", resource, namespace, name),
             "DELETE",
             resource.path(namespace, name),
             {},
@@ -304,8 +302,8 @@ class Client:
     ) -> None:
         """What the selectors name in ``namespace`` is gone, or on its way."""
         path = resource.path(namespace)
-        query = _selectors(labels, fields)
-        await self._answer(Question(_what("deletecollection", resource, namespace), "DELETE", path, query))
+        query = selectors(labels, fields)
+        await self._answer(Question(what("deletecollection", resource, namespace), "DELETE", path, query))
 
     async def _answer(self, question: Question) -> bytes:
         """The body of a good answer. A server that asks to be left alone for a moment is, and asked again."""
@@ -334,35 +332,3 @@ class Client:
                 after = response.headers.get("Retry-After", "")
                 raise refusal(question.what, response.status, body, after)
             return body
-
-
-def _what(verb: str, resource: Resource, namespace: str, name: str = "", subresource: str = "") -> str:
-    target = "/".join(part for part in (namespace, name) if part)
-    asked = f"{resource}/{subresource}" if subresource else str(resource)
-    return f"{verb} {asked} {target}".rstrip()
-
-
-def _name_in(body: object) -> str:
-    metadata = body.get("metadata") if isinstance(body, Mapping) else None
-    name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    return name if isinstance(name, str) else ""
-
-
-def _selectors(labels: str, fields: str) -> dict[str, str]:
-    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
-
-
-def _writing(dry_run: bool, field_manager: str) -> dict[str, str]:
-    query = {"fieldManager": field_manager} if field_manager else {}
-    if dry_run:
-        query["dryRun"] = "All"
-    return query
-
-
-def _decoded(body: bytes, into: type[T], question: Question) -> T:
-    try:
-        return msgspec.json.decode(body, type=into)
-    except msgspec.DecodeError as error:
-        raise ApiServerError(
-            question.what, 200, "", f"the answer is not what was expected: {error}"
-        ) from error
