@@ -21,7 +21,7 @@ from meshd.kubeapi.access import Access
 from meshd.kubeapi.answers import Listed, page_of, refusal
 from meshd.kubeapi.questions import APPLY, JSON, MERGE, STRATEGIC, decoded, name_in, selectors, what, writing
 from meshd.kubeapi.resources import Resource
-from meshd.kubeapi.transport import BROKEN, Question, Transport, described
+from meshd.kubeapi.transport import BROKEN, Heard, Question, Transport, described
 from meshd.kubeapi.watching import Batch, changes
 
 __all__ = ["APPLY", "JSON", "MERGE", "OBJECT", "STRATEGIC", "Client", "Object"]
@@ -75,10 +75,6 @@ class Client:
     def endpoint(self) -> str:
         """The API server that is asked next."""
         return self._transport.endpoint
-
-    def next_endpoint(self) -> None:
-        """Whoever is asked now is no good: ask another one, if there is one."""
-        self._transport.next_endpoint(self._transport.endpoint)
 
     async def fetch(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """The body at any path: ``/version``, ``/readyz``, a pod's log."""
@@ -176,9 +172,11 @@ class Client:
         }
         question = Question(what("watch", resource, namespace), "GET", resource.path(namespace), query)
         timeout_s = seconds + self._timeout_s
-        async with self._transport.ask(question, timeout_s=timeout_s, read_s=self._silence_s) as response:
+        async with self._transport.ask(question, timeout_s=timeout_s, read_s=self._silence_s) as heard:
+            response = heard.response
             try:
                 if response.status != 200:
+                    self._judge(heard)
                     raise refusal(
                         question.what,
                         response.status,
@@ -191,7 +189,7 @@ class Client:
                     async for batch in found:
                         yield batch
             except BROKEN as error:
-                raise ApiServerUnreachable(question.what, {self.endpoint: described(error)}) from error
+                raise ApiServerUnreachable(question.what, {heard.endpoint: described(error)}) from error
 
     async def create(
         self,
@@ -321,14 +319,19 @@ class Client:
                 await asyncio.sleep(wait_s)
 
     async def _answer_once(self, question: Question, timeout_s: float) -> bytes:
-        async with self._transport.ask(question, timeout_s=timeout_s) as response:
+        async with self._transport.ask(question, timeout_s=timeout_s) as heard:
+            response = heard.response
             try:
                 body = await response.read()
             except BROKEN as error:
-                raise ApiServerUnreachable(question.what, {self.endpoint: described(error)}) from error
+                raise ApiServerUnreachable(question.what, {heard.endpoint: described(error)}) from error
             if response.status >= 300:
-                if response.status >= 500:
-                    self.next_endpoint()
+                self._judge(heard)
                 after = response.headers.get("Retry-After", "")
                 raise refusal(question.what, response.status, body, after)
             return body
+
+    def _judge(self, heard: Heard) -> None:
+        """An API server that fails is not the next one to be asked, if there is another."""
+        if heard.response.status >= 500:
+            self._transport.next_endpoint(heard.endpoint)

@@ -114,7 +114,6 @@ class Informer(Generic[T]):
             self._refused += 1
             if self._refused >= REFUSED_MOST:
                 self._version = ""
-            self._client.next_endpoint()
             self._failed(error)
             return End(clean=False, retry_after_s=error.retry_after_s)
         except (ApiServerUnreachable, ConfigError) as error:

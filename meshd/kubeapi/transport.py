@@ -42,6 +42,13 @@ class Question(NamedTuple):
     content_type: str = ""
 
 
+class Heard(NamedTuple):
+    """A response, whose body is not read yet, and who gave it."""
+
+    response: aiohttp.ClientResponse
+    endpoint: str
+
+
 class Transport:
     """Use as ``async with``. ``user_agent`` is what the API server's audit log calls us."""
 
@@ -86,7 +93,7 @@ class Transport:
     @asynccontextmanager
     async def ask(
         self, question: Question, *, timeout_s: float, read_s: float | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
+    ) -> AsyncIterator[Heard]:
         """The response of the first endpoint that gives one, whatever its status but 401; its body is not read yet.
 
         ``timeout_s`` is for all of it, ``read_s`` for each piece of the body. What may change something is asked of another
@@ -95,16 +102,14 @@ class Transport:
         Raises:
             ApiServerUnreachable: nobody answered; ConfigError: the credentials cannot be read.
         """
-        response = await self._first(question, timeout_s, read_s)
+        heard = await self._first(question, timeout_s, read_s)
         try:
-            yield response
+            yield heard
         finally:
             # Half read, so the connection is no use to anybody; a body that was read whole gave it back before.
-            response.close()
+            heard.response.close()
 
-    async def _first(
-        self, question: Question, timeout_s: float, read_s: float | None
-    ) -> aiohttp.ClientResponse:
+    async def _first(self, question: Question, timeout_s: float, read_s: float | None) -> Heard:
         errors: dict[str, str] = {}
         for _ in self._access.endpoints:
             endpoint = self.endpoint
@@ -116,7 +121,7 @@ class Transport:
                 if question.method not in _SAFE and not isinstance(error, _NEVER_SENT):
                     break
                 continue
-            return response
+            return Heard(response, endpoint)
         raise ApiServerUnreachable(question.what, errors)
 
     async def _one(
