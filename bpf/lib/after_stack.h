@@ -15,7 +15,8 @@ static __always_inline void begin_through_stack(const struct tuple *tuple)
 
 	/* It is here already, so a quota that is used up can only leave it unknown, and then its answers do not leave. */
 	if (pod && !(pod->flags & POD_OBSERVED))
-		flow_begin(tuple, of_pod ? &tuple->source : &tuple->destination, FLOW_VIA_STACK);
+		flow_begin(tuple, of_pod ? &tuple->source : &tuple->destination,
+			   FLOW_VIA_STACK | (of_pod ? 0 : FLOW_FROM_OUTSIDE));
 }
 
 /* A connection that is older than our tables, or was forgotten by them, and that others made with the pod itself: it answers

@@ -97,7 +97,8 @@ static __always_inline void keep_flow(const struct flow *flow, struct expiry_wal
 {
 	walk->done.masqueraded += !!(flow->flags & FLOW_MASQUERADED);
 	walk->done.services += !!(flow->flags & FLOW_SERVICE);
-	count_owned(&flow->owner);
+	if (flow_is_charged(flow, walk->settled))
+		count_owned(&flow->owner);
 }
 
 static __noinline void remove_flow(const struct tuple *key, const struct flow *flow)

@@ -135,7 +135,17 @@ static __always_inline struct flow_draft *flow_draft(void)
 	return bpf_map_lookup_elem(&flow_drafts, &only);
 }
 
-/* Begins a flow that is not translated; `flags` is 0 or FLOW_VIA_STACK. DROP_NONE also where another CPU has just begun it. */
+/* Whether a flow counts against its owner's quota. What others send to a pod counts only once it was answered: else anybody
+ * who reaches it could keep it from beginning flows of its own. Until then it is in `new_flows`, which has a limit of its own.
+ */
+static __always_inline bool flow_is_charged(const struct flow *flow, bool settled)
+{
+	return settled || !(flow->flags & FLOW_FROM_OUTSIDE);
+}
+
+/* Begins a flow that is not translated; `flags` may have FLOW_VIA_STACK and FLOW_FROM_OUTSIDE. DROP_NONE also where another
+ * CPU has just begun it.
+ */
 __weak __noinline enum drop_reason flow_begin(const struct tuple *tuple, const struct address *owner, __u32 flags)
 {
 	struct flow_draft *draft = flow_draft();
@@ -146,14 +156,14 @@ __weak __noinline enum drop_reason flow_begin(const struct tuple *tuple, const s
 	draft->flow = (struct flow){};
 	draft->flow.owner = *owner;
 	draft->flow.flags = flags;
-	if (!flow_charge(&draft->flow.owner)) {
+	if (flow_is_charged(&draft->flow, false) && !flow_charge(&draft->flow.owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_FLOW_QUOTA;
 	}
 	reversed = flow_key(tuple, &draft->key);
 	if (flow_insert_at(&draft->key, reversed, &draft->flow))
 		count_pod_network(POD_NETWORK_FLOWS_CREATED);
-	else
+	else if (flow_is_charged(&draft->flow, false))
 		flow_uncharge(&draft->flow.owner);
 	return DROP_NONE;
 }
@@ -227,14 +237,13 @@ static __always_inline bool flow_move(const struct tuple *key, const struct flow
 }
 
 /* Moves a flow, and with it its alias, from `new_flows` to `flows`. False: no room, and nothing of it was moved. */
-static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
+static __always_inline bool flow_move_both(const struct tuple *key, struct flow *entry)
 {
 	struct flow_draft *draft = flow_draft();
 	struct flow *alias;
 
 	if (!draft)
 		return false;
-	entry->flags |= FLOW_REPLIED;
 	if (!(entry->flags & FLOW_TRANSLATED))
 		return flow_move(key, entry);
 	if (!flow_restore_alias(key, entry))
@@ -246,4 +255,21 @@ static __noinline bool flow_settle(const struct tuple *key, struct flow *entry)
 		return true;
 	bpf_map_delete_elem(&flows, &draft->alias_key);
 	return false;
+}
+
+/* A flow was answered. A reason: it stays where it is, and its packet does not go on. */
+static __noinline enum drop_reason flow_settle(const struct tuple *key, struct flow *entry)
+{
+	bool charge = !flow_is_charged(entry, false);
+
+	if (charge && !flow_charge(&entry->owner)) {
+		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
+		return DROP_FLOW_QUOTA;
+	}
+	entry->flags |= FLOW_REPLIED;
+	if (flow_move_both(key, entry))
+		return DROP_NONE;
+	if (charge)
+		flow_uncharge(&entry->owner);
+	return DROP_FLOW_TABLE_FULL;
 }

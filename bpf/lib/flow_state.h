@@ -30,7 +30,8 @@ static __noinline void flow_end(const struct flow_view *view)
 		flow_remove(&view->key);
 		return;
 	}
-	flow_uncharge(&flow->owner);
+	if (flow_is_charged(flow, settled))
+		flow_uncharge(&flow->owner);
 	if (flow->flags & FLOW_TRANSLATED)
 		flow_remove_alias(&key, flow, &alias_key);
 	flow_remove(&key);
@@ -110,12 +111,13 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 	if (settled)
 		return DROP_NONE;
 	if (flow_is_answered_by(packet, flow, from_initiator))
-		return flow_settle(&key, flow) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
+		return flow_settle(&key, flow);
 	if (!from_initiator)
 		flow_mark(flow, FLOW_REPLIED);
 	else if (flow->flags & FLOW_TRANSLATED && !flow_restore_alias(&key, flow)) {
 		/* What the initiator sends next begins anew. */
-		flow_uncharge(&flow->owner);
+		if (flow_is_charged(flow, false))
+			flow_uncharge(&flow->owner);
 		flow_remove(&key);
 		return DROP_NO_FLOW;
 	}

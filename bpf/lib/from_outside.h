@@ -46,7 +46,7 @@ static __noinline int to_pod_from_outside(struct __sk_buff *skb, struct work *wo
 	if (!flow_of(packet, &view)) {
 		if (!packet->begins || pod->flags & POD_OBSERVED)
 			return leave_to_stack();
-		reason = flow_begin(&packet->tuple, &packet->tuple.destination, 0);
+		reason = flow_begin(&packet->tuple, &packet->tuple.destination, FLOW_FROM_OUTSIDE);
 		if (reason)
 			return drop(skb, reason, DROP_TO_POD);
 		if (!flow_find(&packet->tuple, &view))

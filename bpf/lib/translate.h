@@ -123,7 +123,7 @@ __weak __noinline enum drop_reason begin_to_frontend(struct __sk_buff *skb, cons
 	pod = bpf_map_lookup_elem(&pods, &draft->flow.other.destination);
 	if (pod) {
 		draft->flow.owner = draft->alias.owner = draft->flow.other.destination;
-		draft->flow.flags |= pod->flags & POD_VIA_STACK ? FLOW_VIA_STACK : 0;
+		draft->flow.flags |= FLOW_FROM_OUTSIDE | (pod->flags & POD_VIA_STACK ? FLOW_VIA_STACK : 0);
 	} else {
 		reason = masquerade_as_node(skb, &draft->flow);
 	}

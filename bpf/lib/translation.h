@@ -46,8 +46,8 @@ __weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 {
 	/* Not handed to us: see claim(). */
 	struct flow_draft *draft = flow_draft();
+	bool reversed, is_charged;
 	struct flow *flow;
-	bool reversed;
 
 	if (!tuple || !draft)
 		return DROP_FLOW_TABLE_FULL;
@@ -55,14 +55,16 @@ __weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 	reversed = draft_key(tuple, &draft->key);
 	if (flow->flags & FLOW_MASQUERADED && is_for_a_tunnel(&flow->other))
 		return DROP_TUNNEL_SOURCE;
-	if (!flow_charge(&flow->owner)) {
+	is_charged = flow_is_charged(flow, false);
+	if (is_charged && !flow_charge(&flow->owner)) {
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
 		return DROP_FLOW_QUOTA;
 	}
 	flow->flags |= FLOW_TRANSLATED;
 	draft->of_node = !!(flow->flags & FLOW_MASQUERADED);
 	if (!claim_port(skb, draft)) {
-		flow_uncharge(&flow->owner);
+		if (is_charged)
+			flow_uncharge(&flow->owner);
 		if (is_begun(draft))
 			return DROP_NONE;
 		count_pod_network(POD_NETWORK_FLOWS_REFUSED);
@@ -73,6 +75,7 @@ __weak __noinline enum drop_reason translation_begin(struct __sk_buff *skb, cons
 		return DROP_NONE;
 	}
 	flow_remove(&draft->alias_key);
-	flow_uncharge(&flow->owner);
+	if (is_charged)
+		flow_uncharge(&flow->owner);
 	return is_begun(draft) ? DROP_NONE : DROP_FLOW_TABLE_FULL;
 }

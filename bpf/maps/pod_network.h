@@ -98,6 +98,7 @@ enum flow_flag {
 	FLOW_FIN_INITIATOR = 128,
 	FLOW_FIN_RESPONDER = 256,
 	FLOW_RESET = 512,
+	FLOW_FROM_OUTSIDE = 1024, /* not begun by its owner: counts against the quota once it was answered */
 };
 
 /* `owner`: the pod of this node whose quota it counts against, zero: none. */

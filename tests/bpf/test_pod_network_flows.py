@@ -14,12 +14,12 @@ from tests.netns.pod_network.host import WORLD, Host, Pod, host
 # What is left to the stack is left to the other filters of a pod's link first: TC_ACT_UNSPEC.
 ON, SHOT, REDIRECT = 0xFFFFFFFF, 2, 7
 FAMILIES = pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
-QUOTA, TABLE = 4, 8
+QUOTA, TABLE, NEW = 4, 8, 256
 
 
 @pytest.fixture(scope="module")
 def shared(run_name: str) -> Iterator[Host]:
-    with host(f"{run_name}f", {"flows": TABLE, "new_flows": 256}, flow_quota=QUOTA) as made:
+    with host(f"{run_name}f", {"flows": TABLE, "new_flows": NEW}, flow_quota=QUOTA) as made:
         made.add_pod(7)
         made.add_pod(8)
         made.known_outside(*made.pods)
@@ -195,9 +195,15 @@ def test_many_first_packets_from_outside_push_out_only_their_like(node: Host, fa
     for port in range(600):
         packet = Packet(TCP, WORLD[family], 1024 + port, target, 80, flags=SYN)
         node.run("pod_network_from_uplink", None, packet)
-    # The quota of the pod bounds even those.
-    assert len(node.flows("new_flows")) <= QUOTA
+    assert len(node.flows("new_flows")) <= NEW
     assert send(node, kept, kept.reply()) == [REDIRECT, REDIRECT]
+    # Nobody answered, so the pod may still begin what it likes.
+    assert node.owned(target) == 0
+    back = kept.between(target, 50000, kept.source, 80)
+    assert (
+        send(node, *(replace(back, source_port=50000 + each, flags=SYN) for each in range(QUOTA)))
+        == [REDIRECT] * QUOTA
+    )
 
 
 @FAMILIES

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.bpf.packets import SYN, TCP, UDP, Packet, echo
+from tests.bpf.packets import ACK, SYN, TCP, UDP, Packet, echo
 from tests.bpf.translation import (
     NODE,
     OTHER_POD,
@@ -188,7 +188,10 @@ def test_from_outside_a_backend_on_this_node_sees_the_client(alone: Node, family
     packet = Packet(TCP, WORLD[family], 40000, VIP[family], 80, flags=SYN)
     sent = packet.between(WORLD[family], 40000, POD[family], 8080)
     assert alone.send("nat_to_frontend", packet).frame == sent.frame()
-    assert alone.send("nat_from_pod", sent.reply()).frame == packet.reply().frame()
+    answer = alone.send("nat_from_pod", replace(sent.reply(), flags=SYN | ACK))
+    assert answer.frame == replace(packet.reply(), flags=SYN | ACK).frame()
+    assert alone.owned(POD[family]) == 0
+    assert alone.send("nat_to_frontend", replace(packet, flags=ACK)).frame == replace(sent, flags=ACK).frame()
     assert alone.owned(POD[family]) == 1
 
 

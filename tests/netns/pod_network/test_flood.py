@@ -7,9 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.bpf.packets import SYN, TCP, Packet
-from tests.netns.pod_network.host import WORLD, Host, Pod, host
-from tests.netns.pod_network.traffic import Stream, serving
+from tests.bpf.packets import SYN, TCP, UDP, Packet
+from tests.netns.pod_network.frames import send, to
+from tests.netns.pod_network.host import ROUTER, UPLINK_MAC, WORLD, Host, Pod, host
+from tests.netns.pod_network.traffic import Stream, asked_by_datagram, serving
 
 CONNECTIONS = 1000
 FIRST_PACKETS = 20_000
@@ -65,3 +66,30 @@ def test_a_full_table_refuses_new_flows_with_its_reason_and_keeps_the_old_ones(u
         assert node.dropped().keys() == {"FLOW_TABLE_FULL from pod"}
         for stream in streams:
             stream.exchange(1000)
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["v4", "v6"])
+def test_who_is_outside_uses_up_nobodys_quota_until_it_is_answered(unique_name: str, family: int) -> None:
+    with host(unique_name, SIZES, flow_quota=8) as node:
+        pod = node.add_pod(7)
+        node.known_outside(pod)
+        flood = [Packet(UDP, ROUTER[family], 1000 + each, pod.ip[family], 9) for each in range(20)]
+        send(node.world, f"{node.run_name}w", *(to(UPLINK_MAC, each.frame()) for each in flood))
+        with serving(node.world, 53, socket.SOCK_DGRAM, ROUTER[family]):
+            assert asked_by_datagram(pod.netns, ROUTER[family], 53) == pod.ip[family]
+        assert (node.owned(pod.ip[family]), node.dropped()) == (1, {})
+
+
+def test_what_a_pod_answers_counts_against_its_quota(unique_name: str) -> None:
+    with host(unique_name, SIZES, flow_quota=8) as node, ExitStack() as held:
+        pod = node.add_pod(7)
+        node.known_outside(pod)
+        held.enter_context(serving(pod.netns, 53, socket.SOCK_DGRAM))
+        for _ in range(8):
+            assert asked_by_datagram(node.world, pod.ip[4], 53) == ROUTER[4]
+        assert node.owned(pod.ip[4]) == 8
+        asking = held.enter_context(node.world.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        asking.sendto(b"one too many", (pod.ip[4], 53))
+        with pytest.raises(OSError, match="timed out"):
+            Stream(pod.netns, ROUTER[4], 80)
+        assert node.dropped().keys() == {"FLOW_QUOTA from pod"}
