@@ -88,6 +88,15 @@ def test_node_ports_are_refused_without_kube_proxy_only(api_server: ApiServerAlo
     install(api_server)
 
 
+def test_a_cluster_that_does_without_kube_proxy_is_upgraded_as_one(api_server: ApiServerAlone) -> None:
+    install(api_server, "--without-kube-proxy")
+    assert config(api_server)["kubernetes"]["kubeProxy"] is False
+    api_server.kubectl("apply", "-f", "-", content=NODE_PORT)
+    done = meshctl(api_server, "upgrade", "--no-wait", *SERVER)
+    assert done.returncode == 1
+    assert "nobody serves NodePort default/shop" in done.stdout
+
+
 def test_an_api_server_on_loopback_is_none_for_nodes(api_server: ApiServerAlone) -> None:
     done = meshctl(api_server, "install", "--no-wait", "--api-server", "127.0.0.1:6443")
     assert done.returncode == 1

@@ -66,15 +66,16 @@ def client_of(options: argparse.Namespace) -> Client:
 async def check(options: argparse.Namespace, client: Client) -> int:
     """All findings; status 1 where one refuses."""
     found = await facts.gather(client)
-    return 1 if show(preflight.findings(found, accepted(options))) else 0
+    return 1 if show(preflight.findings(found, accepted(options, {}))) else 0
 
 
 async def install(options: argparse.Namespace, client: Client) -> int:
     """Pre-flight, apply, wait."""
     found = await facts.gather(client, options.api_server)
-    if show(preflight.findings(found, accepted(options))):
+    config = read_config(options)
+    if show(preflight.findings(found, accepted(options, config))):
         raise CtlError("nothing was changed: see what is refused above")
-    return await put(options, client, chosen(options, found.api_servers, read_config(options)))
+    return await put(options, client, chosen(options, found.api_servers, config))
 
 
 async def upgrade(options: argparse.Namespace, client: Client) -> int:
@@ -87,9 +88,9 @@ async def upgrade(options: argparse.Namespace, client: Client) -> int:
             raise CtlError(f"no meshd in namespace {options.namespace}: meshctl kube install") from error
         raise
     found = await facts.gather(client, options.api_server)
-    if show(preflight.findings(found, accepted(options))):
-        raise CtlError("nothing was changed: see what is refused above")
     config = manifests.merged(manifests.config_of(config_map), read_config(options))
+    if show(preflight.findings(found, accepted(options, config))):
+        raise CtlError("nothing was changed: see what is refused above")
     choice = chosen(options, found.api_servers, config)
     say(f"from {before['spec']['template']['spec']['containers'][0]['image']} to {choice.image}")
     return await put(options, client, choice)
@@ -167,10 +168,12 @@ def chosen(options: argparse.Namespace, api_servers: Iterable[str], config: Mapp
     return Choice(options.namespace, options.image or Choice().image, config, tuple(api_servers))
 
 
-def accepted(options: argparse.Namespace) -> Accepted:
-    """What the command line accepts."""
+def accepted(options: argparse.Namespace, config: Mapping[str, Any]) -> Accepted:
+    """What the command line accepts; that there is no kube-proxy the agents' configuration may say as well."""
+    kubernetes = config.get("kubernetes")
+    says_without = isinstance(kubernetes, dict) and kubernetes.get("kubeProxy") is False
     return Accepted(
-        without_kube_proxy=options.without_kube_proxy,
+        without_kube_proxy=options.without_kube_proxy or says_without,
         unenforced_policies=options.accept_unenforced_policies,
         unserved_ports=options.accept_unserved_ports,
         other_cni=options.accept_other_cni,
