@@ -116,10 +116,10 @@ PLACES: list[tuple[str, dict[str, object], list[str], list[int]]] = [
     ("a node hint of another cluster is not ours", {}, ["remote/n1/z9 for:n1", "n2/z2 for:n2"], [0, 1]),
     ("a zone is a zone, also in another cluster", {"traffic_distribution": ZONE}, ["remote/n9/z1", "n3/z2"], [0]),
     (
-        "local is a constraint, hints do not move it",
+        "local is a constraint, hints do not narrow it",
         {"internal_traffic_local": True},
-        ["n1/z1 for:z2", "n3/z2 for:z1"],
-        [0],
+        ["n1/z1 for:z2", "n1/z1 for:z1", "n3/z2 for:z1"],
+        [0, 1],
     ),
     ("local affinity before zones", {"affinity": Affinity.LOCAL, "traffic_distribution": ZONE},
      ["remote/n9/z1", "n3/z2"], [1]),
