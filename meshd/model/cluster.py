@@ -26,6 +26,8 @@ class Namespace:
 OWN_NODE = "node"
 ETCD = "etcd"
 REMOTE_PREFIX = "cluster:"
+# And all of its cluster, as the API server knows them.
+KUBERNETES = "kubernetes"
 
 
 class NodeState(Enum):

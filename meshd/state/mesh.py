@@ -17,6 +17,7 @@ from enum import Enum
 from typing import Any
 
 from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, ServiceName, Workload
+from meshd.model.cluster import KUBERNETES
 from meshd.state.outcomes import Outcomes, PlanKey
 from meshd.state.table import Table
 
@@ -252,7 +253,7 @@ class Mesh(Outcomes):
                 yield PlanKey("service", str(name))
             case Workload():
                 yield PlanKey("workload", str(value))
-            case Node() if value.is_of_etcd:
+            case Node() if value.is_of_etcd or value.source == KUBERNETES:
                 yield PlanKey("node", str(value))
             case Namespace(name=namespace):
                 yield from (PlanKey("service", str(n)) for n in self._by_service if n.namespace == namespace)

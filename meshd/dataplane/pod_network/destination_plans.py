@@ -8,9 +8,9 @@ from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Rule
 from meshd.dataplane.layouts import source_number
 from meshd.dataplane.pod_network import destinations
+from meshd.dataplane.pod_network.other_nodes import node_of
 from meshd.dataplane.rows import Plan, Rows
-from meshd.model import Node
-from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
+from meshd.model.cluster import OWN_NODE
 from meshd.state import Mesh, PlanKey
 
 # Touched when this node's addresses are others than before.
@@ -36,7 +36,7 @@ def rules(context: Context) -> Mapping[str, Rule]:
         )
 
     def node(mesh: Mesh, name: str) -> Plan:
-        found = node_of(mesh, config.cluster_name, name)
+        found = node_of(mesh, config, name)
         reached = context.devices.ways.reached(found) if found is not None else None
         if found is None or reached is None:
             return Plan({"destinations": {}})
@@ -46,13 +46,6 @@ def rules(context: Context) -> Mapping[str, Rule]:
         return Plan({"destinations": {key: value for key, value in rows.items() if key not in said}})
 
     return {"node": node, OWN.kind: lambda _mesh, _name: Plan(own())}
-
-
-def node_of(mesh: Mesh, own_cluster: str, name: str) -> Node | None:
-    """The node ``cluster/name`` as it speaks for itself."""
-    cluster, _, node = name.partition("/")
-    source = ETCD if cluster == own_cluster else REMOTE_PREFIX + cluster
-    return mesh.nodes.get((source, cluster, node))
 
 
 def unwanted(context: Context, mesh: Mesh, delta: Delta, failed: set[PlanKey]) -> set[bytes]:

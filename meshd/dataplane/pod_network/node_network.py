@@ -13,12 +13,12 @@ from meshd.config import Config
 from meshd.dataplane.devices import Devices, Found
 from meshd.dataplane.pod_network import routes, tunnel
 from meshd.dataplane.pod_network.destination_plans import OWN
+from meshd.dataplane.pod_network.other_nodes import node_of, other_nodes, sources_of_nodes
 from meshd.dataplane.reach import Here, Reached, Via
 from meshd.errors import KernelError
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice
 from meshd.model import Node
-from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.state import Compacted, Mesh, PlanKey
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,8 @@ class NodeNetwork:
 
     def reached(self, node: Node) -> Reached | None:
         """How the pods of ``node`` are reached; None: it is not known (yet)."""
-        return self._devices.ways.reached(node) if node.is_of_etcd else None
+        found = node_of(self._mesh, self._config, str(node))
+        return self._devices.ways.reached(found) if found is not None and found.key == node.key else None
 
     def problems(self) -> list[str]:
         """What keeps pods of other nodes from being reached, as sentences."""
@@ -107,8 +108,7 @@ class NodeNetwork:
 
     def _is_complete(self) -> bool:
         """Whether every source of nodes has spoken since the start: who is not named then is gone."""
-        names = [name for name in self._mesh.sources if name == ETCD or name.startswith(REMOTE_PREFIX)]
-        return all(self._mesh.is_complete(name) for name in names)
+        return all(self._mesh.is_complete(name) for name in sources_of_nodes(self._mesh, self._config))
 
     def _touch_all(self) -> None:
         self._mesh.touch(OWN)
@@ -116,7 +116,7 @@ class NodeNetwork:
             self._mesh.touch(PlanKey("node", str(node)))
 
     def _nodes(self) -> list[Node]:
-        return [node for node in self._mesh.nodes.values() if node.is_of_etcd]
+        return other_nodes(self._mesh, self._config)
 
     async def _put_right(self, route: RouteSocket) -> None:
         ways, found = self._devices.ways, self._devices.now
