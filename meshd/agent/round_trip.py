@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
 import time
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -42,15 +44,19 @@ async def round_trip(asked: Path) -> list[str]:
         variables = {
             "CNI_CONTAINERID": container,
             "CNI_IFNAME": "eth0",
-            "CNI_NETNS": f"/proc/self/fd/{netns.fd}",
+            "CNI_NETNS": f"/proc/{os.getpid()}/fd/{netns.fd}",
             "CNI_ARGS": f"IgnoreUnknown=1;K8S_POD_NAMESPACE={NAMESPACE};K8S_POD_NAME={NAME}",
         }
         try:
             addresses = _addresses(await _ask(asked, "ADD", variables))
             for address in addresses:
                 await _there_and_back(netns, address)
-        finally:
-            await _ask(asked, "DEL", variables)
+        except BaseException:
+            # What failed first is what counts; the namespace goes in any case, and with it the link.
+            with suppress(RoundTripFailed):
+                await _ask(asked, "DEL", variables)
+            raise
+        await _ask(asked, "DEL", variables)
         return addresses
 
 
