@@ -8,6 +8,7 @@
 #include "maps/pod_network.h"
 #include "lib/after_stack.h"
 #include "lib/expire.h"
+#include "lib/from_node.h"
 #include "lib/from_outside.h"
 #include "lib/from_pod.h"
 #include "lib/neighbour.h"
@@ -36,7 +37,7 @@ static __always_inline int received_from_pod(struct __sk_buff *skb, struct work 
 SEC("tc")
 int pod_network_from_pod(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
+	struct work *work = begin_work(skb, HOOK_FROM_POD);
 	int verdict;
 
 	if (!work)
@@ -58,7 +59,7 @@ int pod_network_from_pod(struct __sk_buff *skb)
 SEC("tc")
 int pod_network_to_pod(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
+	struct work *work = begin_work(skb, HOOK_EGRESS);
 
 	if (!work)
 		return TC_ACT_SHOT;
@@ -77,7 +78,7 @@ int pod_network_to_pod(struct __sk_buff *skb)
 SEC("tc")
 int pod_network_from_uplink(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
+	struct work *work = begin_work(skb, HOOK_FROM_OUTSIDE);
 	enum drop_reason reason;
 	enum packet_kind kind;
 
@@ -87,14 +88,16 @@ int pod_network_from_uplink(struct __sk_buff *skb)
 		return drop(skb, DROP_MALFORMED, DROP_TO_POD);
 	kind = parse(skb, &work->packet);
 	if (kind == PACKET_OTHER_LINK || kind == PACKET_ARP || kind == PACKET_NEIGHBOUR ||
-	    skb->pkt_type == FRAME_FOR_ANOTHER || is_for_tunnel(&work->packet))
+	    skb->pkt_type == FRAME_FOR_ANOTHER)
 		return TC_ACT_OK;
-	/* Also of what only the stack takes: what is broken to us, and what is for everybody on the link. */
-	reason = check_source_outside(&work->packet.tuple.source);
-	if (reason)
-		return drop(skb, reason, DROP_TO_POD);
-	if (kind == PACKET_MALFORMED || skb->pkt_type != FRAME_FOR_HOST)
-		return TC_ACT_OK;
+	if (is_for_tunnel(&work->packet)) {
+		if (skb->pkt_type != FRAME_FOR_HOST || !take_out(skb, work))
+			return TC_ACT_OK;
+	} else if (kind == PACKET_MALFORMED || skb->pkt_type != FRAME_FOR_HOST) {
+		/* Only the stack takes what is broken to us, and what is for everybody on the link. */
+		reason = check_source_outside(&work->packet.tuple.source);
+		return reason ? drop(skb, reason, DROP_TO_POD) : TC_ACT_OK;
+	}
 	return from_outside(skb, work);
 }
 
@@ -102,16 +105,17 @@ int pod_network_from_uplink(struct __sk_buff *skb)
 SEC("tc")
 int pod_network_to_uplink(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
 	const struct packet *packet;
 	const struct pod *pod;
+	struct work *work;
 
-	if (!work)
-		return TC_ACT_SHOT;
 	if (skb->tc_index == CARRIED) {
 		skb->tc_index = 0;
 		return TC_ACT_OK;
 	}
+	work = begin_work(skb, HOOK_EGRESS);
+	if (!work)
+		return TC_ACT_SHOT;
 	packet = &work->packet;
 	switch (parse(skb, &work->packet)) {
 	case PACKET_ICMP_ERROR:
@@ -126,21 +130,18 @@ int pod_network_to_uplink(struct __sk_buff *skb)
 	pod = bpf_map_lookup_elem(&pods, &packet->tuple.source);
 	if (pod)
 		return pod_to_uplink(skb, work, pod);
-	return packet->kind == PACKET_FLOW && !packet->fragmented ? to_node(skb, work, HOOK_EGRESS) : TC_ACT_OK;
+	return packet->kind == PACKET_FLOW && !packet->fragmented ? to_node(skb, work) : TC_ACT_OK;
 }
 
 /* Ingress of the tunnel device: what another node sent. */
 SEC("tc")
 int pod_network_from_tunnel(struct __sk_buff *skb)
 {
-	struct work *work = begin_work();
-	enum drop_reason reason;
-	struct address outer;
-	__u32 identity;
+	struct work *work = begin_work(skb, HOOK_FROM_OUTSIDE);
 
 	if (!work)
 		return TC_ACT_SHOT;
-	if (!tunnel_source(skb, &outer, &identity))
+	if (!tunnel_source(skb, &work->origin))
 		return drop(skb, DROP_TUNNEL_UNKNOWN_NODE, DROP_TO_POD);
 	switch (parse(skb, &work->packet)) {
 	case PACKET_OTHER_LINK:
@@ -152,9 +153,6 @@ int pod_network_from_tunnel(struct __sk_buff *skb)
 	default:
 		break;
 	}
-	reason = check_source_tunnel(&work->packet.tuple.source, &outer, identity);
-	if (reason)
-		return drop(skb, reason, DROP_TO_POD);
 	/* The link addresses within are whose they were at the other end. */
 	if (skb->pkt_type != FRAME_FOR_HOST)
 		bpf_skb_change_type(skb, FRAME_FOR_HOST);
@@ -166,7 +164,7 @@ SEC("tc")
 int pod_network_to_tunnel(struct __sk_buff *skb)
 {
 	bool carried = skb->tc_index == CARRIED;
-	struct work *work = begin_work();
+	struct work *work = begin_work(skb, HOOK_EGRESS);
 	enum drop_reason reason;
 
 	if (!work)

@@ -79,11 +79,11 @@ static __noinline int masquerade_after_stack(struct __sk_buff *skb, struct work 
 		const struct destination *behind = destination_of(&packet->tuple.destination);
 
 		/* In the pod's own name: a node takes it from the tunnel only, see find_way. */
-		return behind && behind->kind == DESTINATION_NODE ? carry(skb, work, &view, false, HOOK_EGRESS) : TC_ACT_OK;
+		return behind && behind->kind == DESTINATION_NODE ? carry(skb, work, &view, false) : TC_ACT_OK;
 	}
 	/* Elsewhere may be on another way, or on another link. */
 	if (!address_equal(&packet->tuple.destination, &work->to.destination))
-		return carry(skb, work, &view, false, HOOK_EGRESS);
+		return carry(skb, work, &view, false);
 	return rewrite(skb, packet, &work->to) ? drop(skb, DROP_MALFORMED, DROP_FROM_POD) : TC_ACT_OK;
 }
 

@@ -103,7 +103,7 @@ static __always_inline void keep_flow(const struct flow *flow, struct expiry_wal
 
 static __noinline void remove_flow(const struct tuple *key, const struct flow *flow)
 {
-	struct tuple own_key = *key, alias_key;
+	struct tuple own_key = *key, alias_key = {};
 
 	if (flow->flags & FLOW_TRANSLATED)
 		flow_remove_alias(&own_key, flow, &alias_key);

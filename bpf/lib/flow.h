@@ -56,13 +56,10 @@ static __always_inline struct flow *flow_lookup(const struct tuple *key, bool *s
 	return entry ? entry : bpf_map_lookup_elem(&new_flows, key);
 }
 
-/* Finds the flow of a packet that has a tuple. False: nobody knows it. */
-static __always_inline bool flow_find(const struct tuple *tuple, struct flow_view *view)
+static __always_inline bool flow_place(struct flow_view *view)
 {
 	bool answers;
 
-	view->reversed = flow_key(tuple, &view->key);
-	view->entry = flow_lookup(&view->key, &view->settled);
 	if (!view->entry)
 		return false;
 	answers = view->reversed != !!(view->entry->flags & FLOW_REVERSED);
@@ -71,6 +68,24 @@ static __always_inline bool flow_find(const struct tuple *tuple, struct flow_vie
 	else
 		view->place = answers ? FLOW_PLACE_ANSWERED_TRANSLATED : FLOW_PLACE_SENT;
 	return true;
+}
+
+/* Finds the flow of a packet that has a tuple. False: nobody knows it. */
+static __always_inline bool flow_find(const struct tuple *tuple, struct flow_view *view)
+{
+	view->reversed = flow_key(tuple, &view->key);
+	view->entry = flow_lookup(&view->key, &view->settled);
+	return flow_place(view);
+}
+
+/* The same right after it was begun, when `view->key` is known: most likely it is among the new ones. */
+static __always_inline bool flow_find_begun(struct flow_view *view)
+{
+	view->entry = bpf_map_lookup_elem(&new_flows, &view->key);
+	view->settled = !view->entry;
+	if (!view->entry)
+		view->entry = bpf_map_lookup_elem(&flows, &view->key);
+	return flow_place(view);
 }
 
 static __always_inline bool flow_is_from_initiator(const struct flow_view *view)
@@ -117,14 +132,18 @@ static __always_inline void flow_uncharge(const struct address *owner)
 		__sync_fetch_and_add(count, -1);
 }
 
-/* Puts one entry into `new_flows` under a key, as `flow_key` says it of a tuple. False: there is one already, here or in
- * `flows`.
- */
-static __always_inline bool flow_insert_at(const struct tuple *key, bool reversed, struct flow *flow)
+/* Puts one entry into `new_flows` under a key, as `flow_key` says it of a tuple. False: there is one already. */
+static __always_inline bool flow_insert_new(const struct tuple *key, bool reversed, struct flow *flow)
 {
 	flow->last_seen_ns = bpf_ktime_get_coarse_ns();
 	flow->flags = (flow->flags & ~FLOW_REVERSED) | (reversed ? FLOW_REVERSED : 0);
-	return !bpf_map_lookup_elem(&flows, key) && !bpf_map_update_elem(&new_flows, key, flow, BPF_NOEXIST);
+	return !bpf_map_update_elem(&new_flows, key, flow, BPF_NOEXIST);
+}
+
+/* The same, and false also where there is one in `flows`. */
+static __always_inline bool flow_insert_at(const struct tuple *key, bool reversed, struct flow *flow)
+{
+	return !bpf_map_lookup_elem(&flows, key) && flow_insert_new(key, reversed, flow);
 }
 
 /* Room for entries that are being made. NULL never happens: the map has that entry. */
@@ -161,7 +180,10 @@ __weak __noinline enum drop_reason flow_begin(const struct tuple *tuple, const s
 		return DROP_FLOW_QUOTA;
 	}
 	reversed = flow_key(tuple, &draft->key);
-	if (flow_insert_at(&draft->key, reversed, &draft->flow))
+	/* Who begins it did not find it. Where another CPU has settled the very same flow since, that entry is found first and
+	 * this one times out.
+	 */
+	if (flow_insert_new(&draft->key, reversed, &draft->flow))
 		count_pod_network(POD_NETWORK_FLOWS_CREATED);
 	else if (flow_is_charged(&draft->flow, false))
 		flow_uncharge(&draft->flow.owner);
@@ -196,7 +218,7 @@ static __always_inline void flow_remove_alias(const struct tuple *key, const str
 	const struct flow *alias;
 	bool settled;
 
-	flow_key(&entry->other, alias_key);
+	find_key(&entry->other, alias_key);
 	alias = flow_lookup(alias_key, &settled);
 	if (alias && flow_is_alias_of(alias, key, entry))
 		flow_remove(alias_key);
@@ -214,7 +236,7 @@ __weak __noinline int flow_restore_alias(const struct tuple *key, const struct f
 
 	if (!key || !entry || !draft)
 		return false;
-	reversed = flow_key(&entry->other, &draft->alias_key);
+	reversed = find_key(&entry->other, &draft->alias_key);
 	alias = flow_lookup(&draft->alias_key, &settled);
 	if (alias)
 		return flow_is_alias_of(alias, key, entry);

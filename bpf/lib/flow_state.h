@@ -14,7 +14,7 @@ static __always_inline struct flow *flow_main(const struct flow_view *view, stru
 		*settled = view->settled;
 		return flow;
 	}
-	flow_key(&flow->other, key);
+	find_key(&flow->other, key);
 	flow = flow_lookup(key, settled);
 	return flow && !(flow->flags & FLOW_ALIAS) ? flow : NULL;
 }
@@ -22,7 +22,7 @@ static __always_inline struct flow *flow_main(const struct flow_view *view, stru
 /* Removes both entries of a flow. */
 static __noinline void flow_end(const struct flow_view *view)
 {
-	struct tuple key, alias_key;
+	struct tuple key = {}, alias_key = {};
 	bool settled;
 	struct flow *flow = flow_main(view, &key, &settled);
 
@@ -40,7 +40,7 @@ static __noinline void flow_end(const struct flow_view *view)
 /* A packet that may begin a flow, and finds one that is over: a connection that was closed, or a backend that left. */
 static __noinline bool flow_is_spent(const struct packet *packet, const struct flow_view *view)
 {
-	struct tuple key;
+	struct tuple key = {};
 	bool settled;
 	struct flow *flow;
 
@@ -50,15 +50,19 @@ static __noinline bool flow_is_spent(const struct packet *packet, const struct f
 	return !flow || (packet->tuple.protocol == IPPROTO_TCP && flow->flags & FLOW_OVER);
 }
 
-/* Finds the flow of a packet, if it goes on. */
-static __always_inline bool flow_of(const struct packet *packet, struct flow_view *view)
+/* Whether a flow that was found goes on with this packet; false: it was over, and is removed. */
+static __always_inline bool flow_goes_on(const struct packet *packet, struct flow_view *view)
 {
-	if (!flow_find(&packet->tuple, view))
-		return false;
 	if (!packet->begins || !flow_is_spent(packet, view))
 		return true;
 	flow_end(view);
 	return false;
+}
+
+/* Finds the flow of a packet, if it goes on. */
+static __always_inline bool flow_of(const struct packet *packet, struct flow_view *view)
+{
+	return flow_find(&packet->tuple, view) && flow_goes_on(packet, view);
 }
 
 static __always_inline void flow_renew(struct flow *flow)
@@ -97,10 +101,10 @@ static __always_inline void flow_note(const struct packet *packet, struct flow *
 		__sync_fetch_and_and((__u32 *)&flow->flags, ~(__u32)FLOW_RESET);
 }
 
-static __noinline enum drop_reason flow_advance(const struct packet *packet, const struct flow_view *view, __u32 *flags)
+static __noinline enum drop_reason flow_advance(const struct packet *packet, struct flow_view *view, __u32 *flags)
 {
 	bool from_initiator = flow_is_from_initiator(view), settled;
-	struct tuple key;
+	struct tuple key = {};
 	struct flow *flow = flow_main(view, &key, &settled);
 
 	if (!flow)
@@ -110,12 +114,15 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 	flow_note(packet, flow, from_initiator);
 	if (settled)
 		return DROP_NONE;
-	if (flow_is_answered_by(packet, flow, from_initiator))
+	if (flow_is_answered_by(packet, flow, from_initiator)) {
+		view->entry = NULL;
 		return flow_settle(&key, flow);
+	}
 	if (!from_initiator)
 		flow_mark(flow, FLOW_REPLIED);
 	else if (flow->flags & FLOW_TRANSLATED && !flow_restore_alias(&key, flow)) {
 		/* What the initiator sends next begins anew. */
+		view->entry = NULL;
 		if (flow_is_charged(flow, false))
 			flow_uncharge(&flow->owner);
 		flow_remove(&key);
@@ -124,8 +131,10 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, con
 	return DROP_NONE;
 }
 
-/* Enters the packet in the state of its flow. `flags` become those of the flow as it was. `view->entry` is void afterwards. */
-static __always_inline enum drop_reason flow_seen(const struct packet *packet, const struct flow_view *view, __u32 *flags)
+/* Enters the packet in the state of its flow. `flags` become those of the flow as it was. `view->entry` is NULL afterwards
+ * where the entry is in that place no more.
+ */
+static __always_inline enum drop_reason flow_seen(const struct packet *packet, struct flow_view *view, __u32 *flags)
 {
 	/* Nearly every packet: in the middle of a flow that nobody translates. */
 	if (!view->settled || view->entry->flags & (FLOW_ALIAS | FLOW_RESET) || packet->tcp_flags & (TCP_FIN | TCP_RST))

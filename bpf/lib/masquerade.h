@@ -8,13 +8,12 @@
 
 #include "lib/flow.h"
 #include "lib/rewrite.h"
+#include "lib/wrap.h"
 
 /* 0: pods keep their address also where they leave the cluster. */
 const volatile __u32 masquerade = 1;
 const volatile __u16 masquerade_port_first = 32768;
 const volatile __u16 masquerade_port_last = 60999;
-
-const volatile __u16 tunnel_port = 8472;
 
 /* How many ports are tried before a flow is refused: with nine of ten taken, one flow in thirty. */
 #define MASQUERADE_PROBES 32

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lib/packet.h"
+#include "lib/wrap.h"
 
 #define IPV6_EXTENSION_HEADERS 8
 #define VLAN_NUMBER	       0x0fff
@@ -59,16 +60,16 @@ static __always_inline void read_icmp6(struct packet *packet, const struct l4_he
 }
 
 /* The head of a transport header that begins at `offset`. Read in place where it can be: half the price of a helper. */
-static __always_inline bool copy_l4(struct __sk_buff *skb, __u32 offset, struct l4_head *head, __u32 needed)
+static __always_inline bool copy_l4(struct __sk_buff *skb, __u32 l3, __u32 offset, struct l4_head *head, __u32 needed)
 {
-	const void *at = (void *)(long)skb->data + L3_OFFSET + sizeof(struct iphdr);
+	const void *at = (void *)(long)skb->data + l3 + sizeof(struct iphdr);
 
-	if (offset == L3_OFFSET + sizeof(struct iphdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
+	if (offset == l3 + sizeof(struct iphdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
 		__builtin_memcpy(head, at, sizeof(*head));
 		return true;
 	}
-	at = (void *)(long)skb->data + L3_OFFSET + sizeof(struct ipv6hdr);
-	if (offset == L3_OFFSET + sizeof(struct ipv6hdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
+	at = (void *)(long)skb->data + l3 + sizeof(struct ipv6hdr);
+	if (offset == l3 + sizeof(struct ipv6hdr) && at + sizeof(*head) <= (void *)(long)skb->data_end) {
 		__builtin_memcpy(head, at, sizeof(*head));
 		return true;
 	}
@@ -76,7 +77,7 @@ static __always_inline bool copy_l4(struct __sk_buff *skb, __u32 offset, struct 
 }
 
 /* Ports, flags and kind from the transport header at l4_offset. */
-static __always_inline void read_l4(struct __sk_buff *skb, struct packet *packet)
+static __always_inline void read_l4(struct __sk_buff *skb, __u32 l3, struct packet *packet)
 {
 	struct l4_head head = {};
 	__u16 l4_size = 8;
@@ -87,7 +88,7 @@ static __always_inline void read_l4(struct __sk_buff *skb, struct packet *packet
 	if (packet->tuple.protocol != IPPROTO_TCP && packet->tuple.protocol != IPPROTO_UDP &&
 	    packet->tuple.protocol != IPPROTO_ICMP && packet->tuple.protocol != IPPROTO_ICMPV6)
 		return;
-	if (!copy_l4(skb, packet->l4_offset, &head, needed)) {
+	if (!copy_l4(skb, l3, packet->l4_offset, &head, needed)) {
 		packet->kind = PACKET_MALFORMED;
 		return;
 	}
@@ -111,7 +112,7 @@ static __always_inline void read_l4(struct __sk_buff *skb, struct packet *packet
 		break;
 	}
 	if (skb->gso_size)
-		packet->size = packet->l4_offset - L3_OFFSET + l4_size + skb->gso_size;
+		packet->size = packet->l4_offset - l3 + l4_size + skb->gso_size;
 }
 
 /* The headers of the network layer at the start, made readable without a copy where they are spread over fragments. */
@@ -122,7 +123,8 @@ static __always_inline bool has_bytes(struct __sk_buff *skb, __u32 needed)
 	return skb->len >= needed && !bpf_skb_pull_data(skb, needed);
 }
 
-static __always_inline void parse_v4(struct __sk_buff *skb, struct packet *packet)
+/* A network header that begins at `l3`. */
+static __always_inline void parse_v4(struct __sk_buff *skb, __u32 l3, struct packet *packet)
 {
 	const struct iphdr *ip;
 	__u32 header_size, size;
@@ -130,22 +132,22 @@ static __always_inline void parse_v4(struct __sk_buff *skb, struct packet *packe
 
 	packet->family = AF_INET;
 	packet->kind = PACKET_MALFORMED;
-	if (!has_bytes(skb, L3_OFFSET + sizeof(*ip)))
+	if (!has_bytes(skb, l3 + sizeof(*ip)))
 		return;
-	ip = (void *)(long)skb->data + L3_OFFSET;
+	ip = (void *)(long)skb->data + l3;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return;
 	header_size = ip->ihl * 4;
 	/* A GSO packet may be larger than its field can say (net/ipv4/ip_output.c, BIG TCP): then it is zero. */
-	size = ip->tot_len ? bpf_ntohs(ip->tot_len) : skb->len - L3_OFFSET;
-	if (ip->version != 4 || header_size < sizeof(*ip) || size < header_size || L3_OFFSET + size > skb->len)
+	size = ip->tot_len ? bpf_ntohs(ip->tot_len) : skb->len - l3;
+	if (ip->version != 4 || header_size < sizeof(*ip) || size < header_size || l3 + size > skb->len)
 		return;
 	packet->tuple.source = address_v4(ip->saddr);
 	packet->tuple.destination = address_v4(ip->daddr);
 	packet->tuple.protocol = ip->protocol;
 	packet->ttl = ip->ttl;
 	packet->size = size;
-	packet->l4_offset = L3_OFFSET + header_size;
+	packet->l4_offset = l3 + header_size;
 	packet->options = header_size > sizeof(*ip);
 	fragment = bpf_ntohs(ip->frag_off) & 0x3fff; /* more fragments, offset */
 	packet->fragmented = fragment;
@@ -153,7 +155,7 @@ static __always_inline void parse_v4(struct __sk_buff *skb, struct packet *packe
 	if (fragment & 0x1fff)
 		packet->kind = PACKET_FRAGMENT;
 	else
-		read_l4(skb, packet);
+		read_l4(skb, l3, packet);
 }
 
 /* Moves l4_offset behind the extension headers; false: more of them than anybody sends, or cut off. */
@@ -192,21 +194,21 @@ static __noinline bool skip_extensions(struct __sk_buff *skb, struct packet *pac
 	return false;
 }
 
-static __always_inline void parse_v6(struct __sk_buff *skb, struct packet *packet)
+static __always_inline void parse_v6(struct __sk_buff *skb, __u32 l3, struct packet *packet)
 {
 	const struct ipv6hdr *ip;
 	__u32 size;
 
 	packet->family = AF_INET6;
 	packet->kind = PACKET_MALFORMED;
-	if (!has_bytes(skb, L3_OFFSET + sizeof(*ip)))
+	if (!has_bytes(skb, l3 + sizeof(*ip)))
 		return;
-	ip = (void *)(long)skb->data + L3_OFFSET;
+	ip = (void *)(long)skb->data + l3;
 	if ((void *)(ip + 1) > (void *)(long)skb->data_end)
 		return;
 	/* Zero in a jumbogram, which GSO packets above 64 kB are. */
-	size = ip->payload_len ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : skb->len - L3_OFFSET;
-	if (ip->version != 6 || L3_OFFSET + size > skb->len)
+	size = ip->payload_len ? bpf_ntohs(ip->payload_len) + sizeof(*ip) : skb->len - l3;
+	if (ip->version != 6 || l3 + size > skb->len)
 		return;
 	__builtin_memcpy(&packet->tuple.source, &ip->saddr, sizeof(ip->saddr));
 	__builtin_memcpy(&packet->tuple.destination, &ip->daddr, sizeof(ip->daddr));
@@ -216,12 +218,12 @@ static __always_inline void parse_v6(struct __sk_buff *skb, struct packet *packe
 	packet->tuple.protocol = ip->nexthdr;
 	packet->ttl = ip->hop_limit;
 	packet->size = size;
-	packet->l4_offset = L3_OFFSET + sizeof(*ip);
+	packet->l4_offset = l3 + sizeof(*ip);
 	if (ip->nexthdr != IPPROTO_TCP && ip->nexthdr != IPPROTO_UDP && ip->nexthdr != IPPROTO_ICMPV6 &&
 	    !skip_extensions(skb, packet))
 		return;
 	if (packet->kind != PACKET_FRAGMENT)
-		read_l4(skb, packet);
+		read_l4(skb, l3, packet);
 }
 
 /* A VLAN tag with number 0 says a priority, and no more (IEEE 802.1Q, 9.6): the stack takes it off and reads on, and so it
@@ -246,10 +248,25 @@ __weak __noinline enum packet_kind parse(struct __sk_buff *skb, struct packet *p
 	if (skb->vlan_present)
 		packet->kind = PACKET_OTHER_LINK;
 	else if (skb->protocol == bpf_htons(ETH_P_IP))
-		parse_v4(skb, packet);
+		parse_v4(skb, L3_OFFSET, packet);
 	else if (skb->protocol == bpf_htons(ETH_P_IPV6))
-		parse_v6(skb, packet);
+		parse_v6(skb, L3_OFFSET, packet);
 	else if (skb->protocol == bpf_htons(ETH_P_ARP))
 		packet->kind = PACKET_ARP;
+	return packet->kind;
+}
+
+/* The same of the packet of that kind (ETH_P_) in a tunnelled one, as it will be when its outside is taken off. */
+__weak __noinline enum packet_kind parse_wrapped(struct __sk_buff *skb, __be16 kind, struct packet *packet)
+{
+	if (!packet)
+		return PACKET_MALFORMED;
+	*packet = (struct packet){};
+	packet->frame_size = skb->len - WRAPPING;
+	if (kind == bpf_htons(ETH_P_IP))
+		parse_v4(skb, WRAPPED_L3, packet);
+	else if (kind == bpf_htons(ETH_P_IPV6))
+		parse_v6(skb, WRAPPED_L3, packet);
+	packet->l4_offset -= WRAPPING;
 	return packet->kind;
 }

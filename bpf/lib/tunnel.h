@@ -4,8 +4,7 @@
 
 #include "lib/rewrite.h"
 #include "lib/spoof.h"
-
-#define TUNNEL_TTL 64
+#include "lib/way.h"
 
 /* Whether the packet is one around another, from a tunnel to this node: what is in it comes by again, and so does the node
  * that sent it.
@@ -24,33 +23,23 @@ static __always_inline bool is_for_tunnel(const struct packet *packet)
 		address_equal(&packet->tuple.destination, &settings->node_v6));
 }
 
-/* The node that sent the packet, and its number. False: there is no tunnel about it. */
-static __noinline bool tunnel_source(struct __sk_buff *skb, struct address *outer, __u32 *identity)
+/* The node that sent the packet, and the number of who speaks. False: there is no tunnel about it. */
+static __noinline bool tunnel_source(struct __sk_buff *skb, struct origin *origin)
 {
 	struct bpf_tunnel_key key = {};
 
 	if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), 0)) {
 		/* The only address of a tunnel that is in host order: include/uapi/linux/bpf.h. */
-		*outer = address_v4(bpf_htonl(key.remote_ipv4));
+		origin->node = bpf_htonl(key.remote_ipv4);
+		origin->outer = address_v4(origin->node);
 	} else if (!bpf_skb_get_tunnel_key(skb, &key, sizeof(key), BPF_F_TUNINFO_IPV6)) {
-		__builtin_memcpy(outer, key.remote_ipv6, sizeof(*outer));
+		__builtin_memcpy(&origin->outer, key.remote_ipv6, sizeof(origin->outer));
+		origin->ifindex = 0;
 	} else {
 		return false;
 	}
-	*identity = key.tunnel_id;
+	origin->identity = key.tunnel_id;
 	return true;
-}
-
-/* The number of who speaks; 0: nobody of this node. */
-static __always_inline __u32 identity_of(const struct address *source)
-{
-	const struct pod *pod = bpf_map_lookup_elem(&pods, source);
-	const struct destination *destination;
-
-	if (pod)
-		return pod->identity;
-	destination = destination_of(source);
-	return destination && destination->kind == DESTINATION_HOST ? IDENTITY_REMOTE_NODE : 0;
 }
 
 /* Addresses the tunnel: to the node that has the destination, from this node's own address. */

@@ -49,6 +49,14 @@ static __always_inline bool flow_key(const struct tuple *tuple, struct tuple *ke
 	return reversed;
 }
 
+/* The same for who is in no hurry. Global, so that the verifier follows none of its ends through the rest of a program. */
+__weak __noinline int find_key(const struct tuple *tuple, struct tuple *key)
+{
+	if (!tuple || !key)
+		return false;
+	return flow_key(tuple, key);
+}
+
 static __always_inline bool tuple_equal(const struct tuple *a, const struct tuple *b)
 {
 	return address_equal(&a->source, &b->source) && address_equal(&a->destination, &b->destination) &&

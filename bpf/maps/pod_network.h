@@ -101,9 +101,39 @@ enum flow_flag {
 	FLOW_FROM_OUTSIDE = 1024, /* not begun by its owner: counts against the quota once it was answered */
 };
 
+enum way_kind {
+	WAY_STACK,
+	WAY_POD,
+	WAY_UPLINK,
+	WAY_TUNNEL,  /* through the tunnel's device */
+	WAY_NODE,    /* the same without it: what stands outside is written here */
+	WAY_NOWHERE, /* a pod of this node that does not exist */
+};
+
+/* Where packets go. `node`, `identity`: of the tunnel that they leave through or came in by; 0: none. */
+struct way {
+	enum way_kind kind;
+	__u32 ifindex;
+	__u32 mtu;	  /* what is larger does not go this way */
+	__u32 hop_family; /* of the next hop, which need not be the packets' */
+	__u8 hop[16];	  /* WAY_POD: the link addresses of the frame, the destination's first; else the next hop */
+	__be32 node;	  /* the one at the other end, in IPv4 */
+	__u32 identity;	  /* what is said of who speaks */
+};
+
+/* The way of one direction of a flow as it was found last; lib/kept_way.h says for how long it holds. */
+struct kept_way {
+	__u64 kept_ns; /* CLOCK_MONOTONIC, coarse; 0: nothing is kept */
+	struct way way;
+	__u32 from_ifindex; /* the packets come in there */
+	__u32 generation;
+};
+
 /* `owner`: the pod of this node whose quota it counts against, zero: none. */
 struct flow {
-	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse, renewed about once a second */
+	__u64 last_seen_ns;  /* CLOCK_MONOTONIC, coarse, renewed about once a second */
+	struct kept_way way; /* of packets between the ends as the key says them */
+	struct kept_way way_reversed;
 	struct tuple other;
 	struct address owner;
 	enum flow_flag flags;
@@ -205,6 +235,14 @@ struct {
 	__type(key, __u32);
 	__type(value, struct pod_network_settings);
 } pod_network_settings SEC(".maps") __weak;
+
+/* Written by the agent, one entry: another number whenever something that a way was found by is another. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} way_generation SEC(".maps") __weak;
 
 /* Flows that were answered. Written by the programs, expired by pod_network_expire. Not LRU: nobody pushes them out. */
 struct {

@@ -30,7 +30,15 @@ def traffic_control(
     if POD_NETWORK not in dataplane.opened.features or not programs.keys() >= set(POD.programs):
         return None
     has_tcx = any(each.name == "tcx" and each.present for each in found)
-    return TrafficControl(config, mesh, dataplane.devices, programs, link_pins(config), has_tcx=has_tcx)
+    return TrafficControl(
+        config,
+        mesh,
+        dataplane.devices,
+        programs,
+        link_pins(config),
+        has_tcx=has_tcx,
+        rerouted=dataplane.rerouted,
+    )
 
 
 class PodNetworkView:

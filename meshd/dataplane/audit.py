@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
 import structlog
 
 from meshd.dataplane.delta import Delta
+from meshd.dataplane.generation import Generation
 from meshd.dataplane.rows import Rows
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
@@ -20,12 +21,15 @@ SLICE = 1024
 
 
 class Auditor:
-    """``repaired`` counts rows put right, by map."""
+    """``repaired`` counts rows put right, by map. ``generations`` hear of these maps."""
 
-    def __init__(self, maps: Mapping[str, Map], delta: Delta, interval_s: float) -> None:
+    def __init__(
+        self, maps: Mapping[str, Map], delta: Delta, interval_s: float, generations: Sequence[Generation] = ()
+    ) -> None:
         self._maps = maps
         self._delta = delta
         self._interval_s = interval_s
+        self._generations = generations
         self.repaired: Counter[str] = Counter()
         self.audits = 0
 
@@ -78,4 +82,7 @@ class Auditor:
                 differing[key] = expected
         kernel_map.update_batch(differing)
         kernel_map.delete_batch(foreign)
+        if differing or foreign:
+            for each in self._generations:
+                each.changed((name,))
         return differing | dict.fromkeys(foreign, b"")

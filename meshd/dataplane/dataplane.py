@@ -16,6 +16,7 @@ from meshd.dataplane.audit import Auditor
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.feature import Context, Rule, merged
+from meshd.dataplane.generation import Generation
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import ServiceRow, SlotKey
 from meshd.dataplane.opening import Opened, link_pins
@@ -60,7 +61,12 @@ class Dataplane:
                 self._rules.setdefault(kind, []).append(rule)
         retired = frozenset[str]().union(*(feature.retired for feature in opened.features))
         self.retired = Retired(self.maps, retired, self.delta, wait_for_programs)
-        writer = Writer(self.maps, order, self.delta, self.retired)
+        self.generations = [
+            Generation(opened.loaded.maps.get(feature.generation), feature.maps)
+            for feature in opened.features
+            if feature.generation
+        ]
+        writer = Writer(self.maps, order, self.delta, self.retired, self.generations)
         self._writer = writer
         self.reconciler = Reconciler(mesh, self.delta, writer, self.plan, self._lost)
         self.closer = SocketCloser(
@@ -71,7 +77,7 @@ class Dataplane:
             self.delta.observed["frontends"],
             wait_for_programs,
         )
-        self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s)
+        self.auditor = Auditor(self.maps, self.delta, config.audit_interval_s, self.generations)
         self.sweeper = Sweeper(
             mesh,
             self.delta,
@@ -81,6 +87,7 @@ class Dataplane:
             self.maps,
             self.retired,
             self.closer.look_at_all,
+            self.generations,
         )
         self._links: dict[str, Link] = {}
 
@@ -107,6 +114,11 @@ class Dataplane:
         for link in self._links.values():
             link.close()
         self.opened.loaded.close()
+
+    def rerouted(self) -> None:
+        """The host's routes changed: what programs remember of them is looked up again."""
+        for each in self.generations:
+            each.advance()
 
     def plan(self, key: PlanKey) -> Plan:
         """The rows that ``key`` wants now."""

@@ -123,6 +123,7 @@ POD_NETWORK = Feature(
     rules=plans.rules,
     unwanted=plans.unwanted,
     contested=CONTESTED,
+    generation=rows.WAY_GENERATION,
     needs=dict.fromkeys((*POD.programs, *UPLINK.programs, *TUNNEL.programs), _SHORT),
 )
 

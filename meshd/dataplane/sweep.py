@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from meshd.dataplane.delta import Delta
+from meshd.dataplane.generation import Generation
 from meshd.dataplane.held import Held
 from meshd.dataplane.retire import Retired
 from meshd.errors import KernelError
@@ -24,8 +25,8 @@ log = structlog.get_logger(__name__)
 @dataclass(slots=True)
 class Sweeper:
     """``order``: the maps in the order of writing. ``unwanted``: map -> rows to delete now, nothing that one of the
-    failed keys may want. ``all_spoke`` is called after the sweep that follows the last source's first list. ``swept``
-    counts rows deleted.
+    failed keys may want. ``all_spoke`` is called after the sweep that follows the last source's first list.
+    ``generations`` hear of maps whose rows were deleted. ``swept`` counts these rows.
     """
 
     mesh: Mesh
@@ -36,6 +37,7 @@ class Sweeper:
     maps: Mapping[str, Map]
     retired: Retired
     all_spoke: Callable[[], None]
+    generations: Sequence[Generation] = ()
     swept: int = 0
     _complete: set[str] | None = None
     _protected: set[PlanKey] = field(default_factory=set)
@@ -82,6 +84,8 @@ class Sweeper:
             else:
                 self.maps[name].delete_batch(rows)
                 self.delta.deleted(name, iter(rows))
+                for each in self.generations:
+                    each.changed((name,))
             log.info("rows of nobody deleted", map=name, rows=len(rows))
             self.swept += len(rows)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from meshd.dataplane.delta import Delta, Writes
+from meshd.dataplane.generation import Generation
 from meshd.dataplane.retire import Retired
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
@@ -12,13 +13,24 @@ from meshd.state import PlanKey
 
 
 class Writer:
-    """``maps`` in the order of writing. Rows of maps in ``retired.maps`` are handed to it instead of being deleted."""
+    """``maps`` in the order of writing. Rows of maps in ``retired.maps`` are handed to it instead of being deleted.
 
-    def __init__(self, maps: Mapping[str, Map], order: Sequence[str], delta: Delta, retired: Retired) -> None:
+    ``generations`` hear which maps were written, after each turn.
+    """
+
+    def __init__(
+        self,
+        maps: Mapping[str, Map],
+        order: Sequence[str],
+        delta: Delta,
+        retired: Retired,
+        generations: Sequence[Generation] = (),
+    ) -> None:
         self._maps = maps
         self._order = order
         self._delta = delta
         self.retired = retired
+        self._generations = generations
 
     def write(self, staged: Mapping[PlanKey, Writes]) -> dict[PlanKey, Exception]:
         """Puts, then deletes. The keys that failed, with the reason; a key that failed has no later row written."""
@@ -27,6 +39,14 @@ class Writer:
             self._put(name, staged, failed)
         for name in reversed(self._order):
             self._delete(name, staged, failed)
+        touched = {
+            name
+            for writes in staged.values()
+            for name, rows in (*writes.puts.items(), *writes.deletes.items())
+            if rows
+        }
+        for each in self._generations:
+            each.changed(touched)
         return failed
 
     def _put(self, name: str, staged: Mapping[PlanKey, Writes], failed: dict[PlanKey, Exception]) -> None:

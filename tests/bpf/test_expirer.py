@@ -9,7 +9,7 @@ from socket import IPPROTO_TCP, IPPROTO_UDP
 import pytest
 
 from meshd.dataplane.pod_network.expire import CountsRow, Expirer
-from meshd.dataplane.pod_network.live_flows import FlowRow, TupleRow
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
 from meshd.dataplane.pod_network.places import EXPIRE
 from meshd.dataplane.pod_network.rows import KERNEL_MAPS, AddressRow
 from meshd.kernel.btf import Btf

@@ -12,7 +12,8 @@ import pytest
 from meshd.config_pod_network import FlowTimeouts
 from meshd.dataplane.pod_network import destinations
 from meshd.dataplane.pod_network.destinations import DestinationRow, KeyRow
-from meshd.dataplane.pod_network.live_flows import FlowRow, Live, TupleRow, count
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
+from meshd.dataplane.pod_network.live_flows import Live, count
 from meshd.dataplane.pod_network.rows import AddressRow
 from meshd.kernel.btf import Btf
 from meshd.kernel.maps import Map

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
 from tests.bpf.packets import ACK, FIN, RST, SYN, TCP, UDP, Packet, echo, mapped
 from tests.bpf.translation import (
     OTHER_POD,
@@ -16,9 +17,7 @@ from tests.bpf.translation import (
     WORLD,
     CountsRow,
     ExpiryRow,
-    FlowRow,
     Node,
-    TupleRow,
     address,
     node,
     source_of,

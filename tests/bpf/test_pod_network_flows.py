@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from meshd.dataplane.pod_network.flow_rows import FlowRow, KeptWayRow
 from tests.bpf.packets import ACK, FIN, RST, SYN, TCP, UDP, Packet, echo
-from tests.bpf.translation import FlowRow
 from tests.netns.pod_network.host import WORLD, Host, Pod, host
 
 # What is left to the stack is left to the other filters of a pod's link first: TC_ACT_UNSPEC.
@@ -210,7 +210,7 @@ def test_many_first_packets_from_outside_push_out_only_their_like(node: Host, fa
 def test_a_later_start_of_the_clock_renews_the_flow(node: Host, family: int) -> None:
     data = established(node, family)
     key, row = next(iter(node.flows().items()))
-    stale = row._replace(last_seen_ns=1)
+    stale = row._replace(last_seen_ns=1, way=KeptWayRow(), way_reversed=KeptWayRow())
     node.write("flows", node.codecs.tuple.encode(key), node.codecs.flow.encode(stale))
     send(node, data)
     assert only(list(node.flows().values())).last_seen_ns > 1

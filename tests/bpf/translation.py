@@ -17,6 +17,7 @@ from typing import NamedTuple
 from meshd.dataplane import layouts as socket_lb
 from meshd.dataplane.layouts import Endpoint, Member, MemberKey, ServiceRow, Slot, SlotKey
 from meshd.dataplane.pod_network import destinations, rows
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
 from meshd.dataplane.pod_network.rows import AddressRow
 from meshd.kernel.btf import Btf
 from meshd.kernel.codec import Codec
@@ -37,14 +38,6 @@ PORTS = range(33000, 33064)
 PASSED, TRANSLATED, BROKEN, DROPPED = 0, 1, 2, 100
 
 
-class TupleRow(NamedTuple):
-    source: AddressRow
-    destination: AddressRow
-    source_port: int
-    destination_port: int
-    protocol: int
-
-
 class CountsRow(NamedTuple):
     unanswered: int = 0
     established: int = 0
@@ -59,13 +52,6 @@ class ExpiryRow(NamedTuple):
     orphans: int
     masqueraded: int
     services: int
-
-
-class FlowRow(NamedTuple):
-    last_seen_ns: int
-    other: TupleRow
-    owner: AddressRow
-    flags: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,28 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from socket import IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_TCP
-from typing import NamedTuple
 
 from meshd.config_pod_network import FlowTimeouts
 from meshd.dataplane.pod_network.destinations import DestinationRow, KeyRow
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
 from meshd.dataplane.pod_network.rows import AddressRow
 from meshd.kernel.btf import Btf
 from meshd.kernel.maps import Map
-
-
-class TupleRow(NamedTuple):
-    source: AddressRow
-    destination: AddressRow
-    source_port: int
-    destination_port: int
-    protocol: int
-
-
-class FlowRow(NamedTuple):
-    last_seen_ns: int
-    other: TupleRow
-    owner: AddressRow
-    flags: int
 
 
 @dataclass(frozen=True, slots=True)

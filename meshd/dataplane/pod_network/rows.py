@@ -16,11 +16,15 @@ from meshd.model.workload import PodLink
 # In the order of writing. Destinations before pods: a pod that can send must find where to.
 MAPS = ("destinations", "uplinks", "pod_network_settings", "observed_links", "pods")
 
-# Written by programs only.
+# Counts the changes of those.
+WAY_GENERATION = "way_generation"
+
+# No rows of anybody's plan.
 KERNEL_MAPS = (
     "flows",
     "new_flows",
     "flow_drafts",
+    WAY_GENERATION,
     "pod_flows",
     "pod_flows_counted",
     "fragments",

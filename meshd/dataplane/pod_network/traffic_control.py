@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +44,8 @@ class Target:
 
 
 class TrafficControl:
-    """`run` in the node's namespace. ``programs``: those that are loaded; ``has_tcx``: the kernel knows such links."""
+    """`run` in the node's namespace. ``programs``: those that are loaded; ``has_tcx``: the kernel knows such links.
+    ``rerouted`` is called when the host's routes have changed."""
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class TrafficControl:
         pins: Path,
         *,
         has_tcx: bool,
+        rerouted: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._mesh = mesh
@@ -62,6 +64,7 @@ class TrafficControl:
         self._programs = programs
         self._pins = pins
         self._has_tcx = has_tcx
+        self._rerouted = rerouted
         self._route = RouteSocket()
         self._changed = asyncio.Event()
         # Whether every device has its programs, but for those below: device -> why it has none.
@@ -74,7 +77,7 @@ class TrafficControl:
 
     async def run(self) -> None:
         """Until cancelled; what is attached stays."""
-        watch = uplinks.Watch(self._changed)
+        watch = uplinks.Watch(self._changed, self._rerouted)
         try:
             await self._look()
             await self._rows_are_written()

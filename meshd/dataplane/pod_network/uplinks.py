@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -127,10 +127,12 @@ def _is_default(answer: bytes) -> bool:
 
 
 class Watch:
-    """Made in the node's namespace. ``changed`` is set when something may have changed that a look would show."""
+    """Made in the node's namespace. ``changed`` is set when something may have changed that a look would show;
+    ``rerouted`` is called when packets may now leave the node elsewhere."""
 
-    def __init__(self, changed: asyncio.Event) -> None:
+    def __init__(self, changed: asyncio.Event, rerouted: Callable[[], None] = lambda: None) -> None:
         self._changed = changed
+        self._rerouted = rerouted
         self._socket = socket.socket(
             socket.AF_NETLINK,
             socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC,
@@ -146,15 +148,21 @@ class Watch:
         self._socket.close()
 
     def _read(self) -> None:
+        rerouted = False
         try:
             while True:
                 data = self._socket.recv(1 << 16)
-                if any(concerns_uplinks(kind, body) for kind, body in rt.messages(data)):
-                    self._changed.set()
+                for kind, body in rt.messages(data):
+                    rerouted |= concerns_routes(kind, body)
+                    if concerns_uplinks(kind, body):
+                        self._changed.set()
         except BlockingIOError:
-            return
+            pass
         except OSError:  # ENOBUFS: some of what the kernel told was lost
             self._changed.set()
+            rerouted = True
+        if rerouted:
+            self._rerouted()
 
 
 def concerns_uplinks(kind: int, body: bytes) -> bool:
@@ -167,3 +175,8 @@ def concerns_uplinks(kind: int, body: bytes) -> bool:
     if kind in {rt.RTM_NEWROUTE, rt.RTM_DELROUTE}:
         return int(rt.ROUTE.unpack_from(body)[1]) == 0
     return False
+
+
+def concerns_routes(kind: int, body: bytes) -> bool:
+    """Whether packets may leave the node elsewhere than before. Of a link that goes down no route of IPv4 is told."""
+    return kind in {rt.RTM_NEWROUTE, rt.RTM_DELROUTE} or concerns_uplinks(kind, body)

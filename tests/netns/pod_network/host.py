@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from meshd.dataplane.pod_network import destinations, filters, links, rows
+from meshd.dataplane.pod_network.flow_rows import FlowRow, TupleRow
 from meshd.dataplane.pod_network.places import POD, TUNNEL, UPLINK, Place
 from meshd.kernel import netlink
 from meshd.kernel.btf import Btf
@@ -32,7 +33,7 @@ from meshd.model import parse_address
 from meshd.model.attachment import Attachment
 from meshd.model.workload import PodLink
 from tests.bpf.packets import Packet
-from tests.bpf.translation import FlowRow, TupleRow, address
+from tests.bpf.translation import address
 
 PROGRAMS = (*POD.programs, *UPLINK.programs, *TUNNEL.programs)
 

@@ -56,6 +56,12 @@ def uplinks(node: CniNode) -> dict[int, UplinkRow]:
     return {made.u32.decode(key): made.uplink.decode(value) for key, value in entries.items()}
 
 
+def number(node: CniNode, name: str) -> int:
+    """What the map of one number holds."""
+    made, entries = _read(node, name)
+    return made.u32.decode(entries[bytes(4)])
+
+
 def pins(node: CniNode) -> Path:
     return node.agent.bpffs / "node"
 
