@@ -1,0 +1,141 @@
+"""``meshctl kube`` on real nodes without a network: agents run from the image with the DaemonSet's rights, are the network,
+are replaced, and leave."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from scripts.kubernetes import images
+from scripts.kubernetes.cluster import RunningCluster
+from scripts.kubernetes.site import Wanted, site
+from tests.netns.runtime import agent_image
+
+pytestmark = [
+    pytest.mark.needs(
+        "root",
+        "bpf",
+        "cgroup_v2",
+        "command:containerd",
+        "command:runc",
+        "command:busybox",
+        "command:mmdebstrap",
+    ),
+    # The image is made first, where it is not there.
+    pytest.mark.timeout(1200),
+]
+IMAGE = ["--image", "meshd:test"]
+NAMESPACE = "meshd-system"
+
+
+@pytest.fixture(scope="module")
+def cluster(run_name: str) -> Iterator[RunningCluster]:
+    """Two nodes that have the image, and no network for pods."""
+    archive = agent_image.archive()
+    with site(f"{run_name}d", Wanted(proxy="nftables")) as made:
+        cluster = made.clusters[0]
+        for node in cluster.nodes:
+            node.import_image(archive)
+        yield cluster
+
+
+@pytest.fixture
+def installed(cluster: RunningCluster) -> RunningCluster:
+    """The same with meshd on both nodes."""
+    done = meshctl(cluster, "install", *IMAGE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return cluster
+
+
+def meshctl(cluster: RunningCluster, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "meshd.ctl.main", "kube", action, f"--kubeconfig={cluster.admin}"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=900)
+
+
+def pinned(cluster: RunningCluster) -> list[str]:
+    """Maps and links of agents in the kernel, of all nodes."""
+    look = "find /sys/fs/bpf/meshd -type f 2>/dev/null || true"
+    return [line for node in cluster.nodes for line in node.run("sh", "-c", look).splitlines()]
+
+
+def test_agents_run_on_every_node_and_know_the_services_of_the_cluster(installed: RunningCluster) -> None:
+    status = meshctl(installed, "status")
+    assert status.returncode == 0, status.stdout
+    assert "2 of 2 nodes have it, 2 are available" in status.stdout
+    assert pinned(installed)
+    pods = installed.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=agent")["items"]
+    for pod in pods:
+        listed = installed.kubectl(
+            "exec", "-n", NAMESPACE, pod["metadata"]["name"], "--", "meshctl", "service", "list"
+        )
+        assert "kubernetes" in listed
+
+
+def test_a_node_is_ready_and_its_pods_run_once_meshd_is_there(installed: RunningCluster) -> None:
+    installed.wait("both nodes are ready", lambda: len(installed.ready_nodes()) == 2)
+    for node in installed.nodes:
+        installed.apply(pod_on(node.name))
+    installed.kubectl("wait", "--for=condition=Ready", "pod", "-l", "app=one", "--timeout=60s")
+    for pod in installed.get("pods", "-l", "app=one")["items"]:
+        addresses = [each["ip"] for each in pod["status"]["podIPs"]]
+        assert len(addresses) == 2
+        (node,) = (each for each in installed.nodes if each.name == pod["spec"]["nodeName"])
+        for address in addresses:
+            node.run("busybox", "ping", "-c", "1", "-W", "5", address)
+    installed.kubectl("delete", "pod", "-l", "app=one", "--grace-period=1")
+
+
+def pod_on(node: str) -> dict[str, object]:
+    """A pod that does nothing, on ``node``."""
+    container = {
+        "name": "one",
+        "image": images.BUSYBOX,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", "exec sleep 3600"],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": f"one-{node}", "namespace": "default", "labels": {"app": "one"}},
+        "spec": {"nodeName": node, "containers": [container], "terminationGracePeriodSeconds": 0},
+    }
+
+
+def test_an_upgrade_takes_one_agent_away_at_a_time(installed: RunningCluster, tmp_path: Path) -> None:
+    file = tmp_path / "meshd.yaml"
+    file.write_text("logLevel: debug\n")
+    done = meshctl(installed, "upgrade", *IMAGE, "--config", str(file))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 of 2 nodes have it, 2 are available" in done.stdout
+    assert " 0 are available" not in done.stdout
+
+
+def test_an_image_that_no_node_can_have_is_named_and_stops_at_the_first_node(
+    installed: RunningCluster,
+) -> None:
+    done = meshctl(installed, "upgrade", "--image", "registry.invalid/meshd:none", "--timeout", "60")
+    assert done.returncode == 1
+    assert "registry.invalid/meshd:none" in done.stderr
+    assert "1 of 2 nodes have it, 1 are available" in done.stderr
+    back = meshctl(installed, "upgrade", *IMAGE)
+    assert back.returncode == 0, back.stdout + back.stderr
+
+
+def test_an_uninstall_gives_nodes_back(installed: RunningCluster) -> None:
+    assert pinned(installed)
+    done = meshctl(installed, "uninstall")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert pinned(installed) == []
+    assert all("meshd" not in node.run("ls", "/etc/cni/net.d", "/opt/cni/bin") for node in installed.nodes)
+    assert "meshd-system" not in installed.kubectl("get", "namespaces", "-o", "name")
+    everywhere = ("daemonset,configmap,serviceaccount", "-A", "-l", "app.kubernetes.io/name=meshd")
+    assert installed.get(*everywhere)["items"] == []
+    assert (
+        installed.get("clusterrole,clusterrolebinding", "-l", "app.kubernetes.io/name=meshd")["items"] == []
+    )
+    again = meshctl(installed, "uninstall")
+    assert again.returncode == 0, again.stdout + again.stderr
