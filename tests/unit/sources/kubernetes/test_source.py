@@ -13,6 +13,7 @@ import pytest
 import yaml
 from aiohttp import web
 
+from meshd.agent.kubernetes_view import source_figures
 from meshd.config import Config
 from meshd.config_kubernetes import ExternalIPs, Kubernetes
 from meshd.kubeapi.pace import Pace
@@ -384,3 +385,17 @@ async def test_credentials_that_are_not_there_are_named_and_nothing_ends(scene: 
     await scene.until(lambda: scene.state is SourceState.STALE)
     assert scene.reason.endswith("kubeconfig cannot be read: No such file or directory")
     assert scene.source.problems() == [f"kubernetes: {scene.reason}"]
+
+
+async def test_metrics_say_how_each_resource_is_read(scene: Scene) -> None:
+    await scene.started()
+    figures = {figure.name: figure for figure in source_figures(scene.source)}
+    lists = {sample.labels["resource"]: sample.value for sample in figures["kubernetes_lists"].samples}
+    assert lists == {
+        "namespaces": 1.0,
+        "nodes": 1.0,
+        "services": 1.0,
+        "endpointslices.discovery.k8s.io": 1.0,
+        "pods": 1.0,
+    }
+    assert {sample.value for sample in figures["kubernetes_away_seconds"].samples} == {0.0}
