@@ -9,9 +9,11 @@ from meshd.agent.pod_rows import PodRows
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.pod_network import PodNetwork
+from meshd.dataplane.pod_network.destination_plans import OWN
 from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.dataplane.pod_network.sysctls import remembered_sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
+from meshd.model import Address
 from meshd.model.address_pool import address_ranges
 from meshd.servers.cni.plugin import Plugin
 from meshd.servers.cni.server import CniServer
@@ -61,8 +63,21 @@ class CniPlugin:
         )
         self._plugin = plugin
         self._server = CniServer(config.cni_socket, plugin)
+        self._mesh = mesh
+        self._devices = dataplane.devices
+        self._is_carried = programs is not None
+        self.knows = self._attachments.knows
         # Set once runtimes are answered.
         self.listening = self._server.listening
+
+    def avoid(self, addresses: frozenset[Address]) -> None:
+        """Pods that another plugin connected have ``addresses``, and no others: they are given to nobody, and the host's
+        stack carries what goes there."""
+        self._attachments.avoid(addresses)
+        if addresses != self._devices.strangers:
+            self._devices.strangers = addresses
+            if self._is_carried:
+                self._mesh.touch(OWN)
 
     async def why_no_new_pods(self) -> str:
         """What a runtime that asks for STATUS is told, as a sentence; empty: new pods can have a network."""

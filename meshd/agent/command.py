@@ -1,4 +1,4 @@
-"""`meshd` and `meshd cleanup`: arguments in, exit status out (0 ok, 1 failed, 2 usage)."""
+"""`meshd`, `meshd cleanup` and `meshd node release`: arguments in, exit status out (0 ok, 1 failed, 2 usage)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         options = config.load(parsed.config)
         if parsed.command == "cleanup":
             return clean_up(options, parsed.features, drop_translated=parsed.drop_translated)
+        if parsed.command == "node":
+            return release_node(options)
         return serve(options)
     except MeshError as error:
         print(f"meshd: {error}", file=sys.stderr)
@@ -45,8 +47,14 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="although flows that only the programs carry (masqueraded, to services, in the tunnel) end with them",
     )
+    node = commands.add_parser("node", help="what Kubernetes is told of this node")
+    release = node.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+        "release",
+        help="take the agent's taint and condition off the Node, without an agent; the next network says what it is",
+    )
     # Also behind the command; not given there, it must not undo what was given before.
-    cleanup.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=meaning)
+    for each in (cleanup, release):
+        each.add_argument("--config", type=Path, default=argparse.SUPPRESS, help=meaning)
     return made
 
 
@@ -89,4 +97,21 @@ def clean_up(options: Config, wanted: Sequence[str], *, drop_translated: bool) -
     print(
         f"meshd: removed {len(removed.hooks)} hooks{programs} and {len(removed.maps)} maps below {options.bpffs}"
     )
+    return 0
+
+
+def release_node(options: Config) -> int:
+    """Nothing on the Node is ours any more, and who it was is forgotten; says what was changed."""
+    from meshd.agent import run_lock  # noqa: PLC0415 - as above
+    from meshd.kubenode import identity  # noqa: PLC0415
+    from meshd.kubenode.own_node import release  # noqa: PLC0415
+    from meshd.sources.kubernetes.source import access  # noqa: PLC0415
+
+    if not options.kubernetes.is_used:
+        raise ConfigError("kubernetes is not configured: there is no Node")
+    with run_lock.held(options, create=False):
+        changed = asyncio.run(release(lambda: access(options.kubernetes), options.node_name))
+        identity.forget(options.state_dir)
+    parts = [name for name, change in (("taint", changed.taints), ("condition", changed.status)) if change]
+    print(f"meshd: Node {options.node_name}: removed {' and '.join(parts) or 'nothing'}")
     return 0

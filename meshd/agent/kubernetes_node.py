@@ -17,6 +17,7 @@ from meshd.kubenode import identity as identities
 from meshd.kubenode.announcement import Availability
 from meshd.kubenode.identity import Identity
 from meshd.kubenode.others import pods_of_others, sentence
+from meshd.model import Workload
 from meshd.runtime import cni_files, cni_versions
 from meshd.runtime.cni_files import Places
 from meshd.servers.introspection import Figure, Sample
@@ -108,6 +109,7 @@ class KubernetesNode:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._serve())
             tasks.create_task(self._speak())
+            tasks.create_task(self._avoid_others())
 
     # With the container runtime
 
@@ -128,6 +130,17 @@ class KubernetesNode:
         while not self._mesh.sources[SOURCE].complete_once and not self._places.conflist.exists():
             self._readiness.reason = "the API server has not told of all services yet"
             await self._mesh.moved()
+        self._avoid()
+
+    async def _avoid_others(self) -> None:
+        """What another plugin gave a pod here before us may be of the very CIDR that we give addresses of."""
+        while True:
+            moved = self._mesh.moved_event()
+            self._avoid()
+            await moved.wait()
+
+    def _avoid(self) -> None:
+        self._cni.avoid(frozenset(address for pod in self._others() for address in pod.addresses))
 
     async def _until_done(self, step: Callable[[], Awaitable[None]]) -> None:
         failed = 0
@@ -198,5 +211,5 @@ class KubernetesNode:
     def _nodes(self) -> list[str]:
         return [node.name for node in self._mesh.nodes.values() if node.source == SOURCE]
 
-    def _others(self) -> list[str]:
-        return pods_of_others(self._mesh.workloads.values(), SOURCE)
+    def _others(self) -> list[Workload]:
+        return pods_of_others(self._mesh.workloads.values(), SOURCE, self._cni.knows)

@@ -40,7 +40,8 @@ class Found:
 @dataclass(slots=True)
 class Devices:
     """``now``: the last look, replaced as a whole; whoever does so touches the plan keys that depend on it. ``ways``: to
-    other nodes."""
+    other nodes. ``strangers``: addresses of pods here that another plugin connected; the stack knows where they are."""
 
     now: Found = field(default_factory=lambda: Found(looked=False))
     ways: Ways = field(default_factory=Ways)
+    strangers: frozenset[Address] = frozenset()

@@ -104,3 +104,8 @@ def save(directory: Path, identity: Identity) -> None:
         sync_directory(directory)
     except OSError as error:
         raise JournalError(str(path), error.strerror or str(error)) from error
+
+
+def forget(directory: Path) -> None:
+    """Nobody is remembered in ``directory``."""
+    (directory / FILE).unlink(missing_ok=True)

@@ -157,6 +157,10 @@ class OwnNodeObject:
                 self._refused = str(error)
             return False
         self._refused = ""
+        if wanted.taints is not None:
+            log.info("taints of the Node written", taints=wanted.taints["spec"]["taints"])
+        if wanted.status is not None:
+            log.info("condition of the Node written", condition=wanted.status["status"]["conditions"][0])
         return True
 
 
@@ -168,10 +172,8 @@ async def write(client: Client, name: str, wanted: Changes) -> None:
     """
     if wanted.taints is not None:
         await client.patch(NODES, name, wanted.taints, into=OBJECT)
-        log.info("taints of the Node written", taints=wanted.taints["spec"]["taints"])
     if wanted.status is not None:
         await client.patch(NODES, name, wanted.status, into=OBJECT, kind=STRATEGIC, subresource="status")
-        log.info("condition of the Node written", condition=wanted.status["status"]["conditions"][0])
 
 
 async def release(ask: Ask, name: str) -> Changes:

@@ -83,6 +83,14 @@ class Attachments:
         """Whether some attachment has ``address``."""
         return self._holdings.holds(address)
 
+    def avoid(self, addresses: Iterable[Address]) -> None:
+        """Pods that are none of ours have ``addresses``, and no others: they are given to nobody."""
+        self._holdings.avoid(addresses)
+
+    def knows(self, address: Address) -> bool:
+        """Whether some attachment has ``address``, or had it until lately."""
+        return self._holdings.knows(address)
+
     def exhausted(self) -> AddressesExhausted | None:
         """Why another pod could not have an address of each family; None: it could."""
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from meshd.errors import AddressesExhausted, AddressRefused
 from meshd.model.address import Address, format_address, is_ipv4
@@ -21,6 +21,15 @@ class Holdings:
         # Released addresses and when, the earliest first.
         self._cooling: dict[Address, float] = {}
         self._last: dict[AddressRange, Address] = {}
+        self._elsewhere: frozenset[Address] = frozenset()
+
+    def avoid(self, addresses: Iterable[Address]) -> None:
+        """Pods that are none of ours have ``addresses``, and no others: they are given to nobody."""
+        self._elsewhere = frozenset(addresses)
+
+    def knows(self, address: Address) -> bool:
+        """Whether somebody has ``address``, or had it until lately."""
+        return self.holds(address) or address in self._cooling
 
     def get(self, key: AttachmentKey) -> Attachment | None:
         """The attachment of that container and interface."""
@@ -82,19 +91,20 @@ class Holdings:
 
     def _next(self, version: int, now_s: float) -> Address:
         ranges = [each for each in self._ranges if each.version == version]
-        taken_most = len(self._holders) + len(self._cooling)
+        taken_most = len(self._holders) + len(self._cooling) + len(self._elsewhere)
         for each in ranges:
             found = each.next_free(self._is_taken, taken_most, self._last.get(each))
             if found is not None:
                 return found
         usable = sum(each.usable for each in ranges)
-        in_use = sum(1 for address in self._holders if any(each.gives(address) for each in ranges))
+        used = self._elsewhere.union(self._holders)
+        in_use = sum(1 for address in used if any(each.gives(address) for each in ranges))
         cooling = [since for address, since in self._cooling.items() if any(e.gives(address) for e in ranges)]
         wait_s = max(0.0, min(cooling) + self._cool_down_s - now_s) if cooling else None
         raise AddressesExhausted([str(each.network) for each in ranges], usable, in_use, len(cooling), wait_s)
 
     def _is_taken(self, address: Address) -> bool:
-        return address in self._holders or address in self._cooling
+        return address in self._holders or address in self._cooling or address in self._elsewhere
 
     def _check(self, address: Address) -> None:
         text = format_address(address)
@@ -103,6 +113,8 @@ class Holdings:
             raise AddressRefused(text, f"interface {holder[1]} of container {holder[0]} has it")
         if address in self._cooling:
             raise AddressRefused(text, f"it was released less than {self._cool_down_s:g} s ago")
+        if address in self._elsewhere:
+            raise AddressRefused(text, "a pod of another network plugin has it")
         if not any(each.may_be_asked_for(address) for each in self._ranges):
             raise AddressRefused(text, "it is in no pod CIDR of this node, or excluded")
 

@@ -33,6 +33,7 @@ def rules(context: Context) -> Mapping[str, Rule]:
             config.cni.pod_cidrs,
             options.masquerade_excluded,
             options.via_stack,
+            context.devices.strangers,
         )
 
     def node(mesh: Mesh, name: str) -> Plan:

@@ -84,7 +84,12 @@ def of_node(made: Layouts, node: Node, reached: Reached) -> Rows:
 
 
 def of_this_node(
-    made: Layouts, found: Found, pod_cidrs: Iterable[str], excluded: Iterable[str], via_stack: Iterable[str]
+    made: Layouts,
+    found: Found,
+    pod_cidrs: Iterable[str],
+    excluded: Iterable[str],
+    via_stack: Iterable[str],
+    strangers: Iterable[Address] = (),
 ) -> Rows:
     """The rows of this node: what it has itself, and what its configuration says. The later of these count more."""
     configured = [*excluded, *via_stack]
@@ -94,6 +99,7 @@ def of_this_node(
         ("EXCLUDED", _prefixes(excluded)),
         ("STACK", _prefixes(MANY)),
         ("LOCAL_PODS", _prefixes(pod_cidrs)),
+        ("STACK", _hosts(sorted(strangers))),
         ("STACK", _prefixes(via_stack)),
         ("HOST", _hosts(sorted(found.addresses))),
     ]

@@ -127,6 +127,21 @@ def test_one_family_exhausted_takes_no_address_of_the_other(machine: Machine) ->
     assert [each.container_id for each in found.all()] == ["c1"]
 
 
+def test_an_address_that_a_pod_of_another_plugin_has_is_given_to_nobody_for_as_long(machine: Machine) -> None:
+    machine.ranges = ("10.1.1.0/29",)
+    attachments = machine.attachments()
+    attachments.avoid([parse_address("10.1.1.1"), parse_address("10.1.1.2")])
+    assert text_of(attachments.attach(wanted(1)).addresses) == ["10.1.1.3"]
+    with pytest.raises(AddressRefused, match="a pod of another network plugin has it"):
+        attachments.attach(wanted(2), [parse_address("10.1.1.1")])
+    for number in (4, 5, 6):
+        attachments.attach(wanted(number))
+    with pytest.raises(AddressesExhausted, match="6 usable, 6 in use"):
+        attachments.attach(wanted(7))
+    attachments.avoid([])
+    assert text_of(attachments.attach(wanted(7)).addresses) == ["10.1.1.1"]
+
+
 def test_reserved_addresses_are_given_by_name_and_excluded_ones_to_nobody(machine: Machine) -> None:
     machine.ranges, machine.reserved, machine.excluded = ("10.1.1.0/29",), ("10.1.1.1",), ("10.1.1.2/31",)
     found = machine.attachments()
