@@ -38,6 +38,7 @@ def sentence(found: list[Workload]) -> str:
     more = f" and {len(pods) - NAMED} more" if len(pods) > NAMED else ""
     count = "1 pod" if len(pods) == 1 else f"{len(pods)} pods"
     return (
-        f"{count} of another network plugin, services are translated for them and nothing else, until they are recreated: "
+        f"{count} of another network plugin, services are translated for them and nothing else, until they are recreated "
+        "(those to which all of the node's pods are on one link, a bridge, do not reach new pods here): "
         f"{', '.join(pods[:NAMED])}{more}"
     )
