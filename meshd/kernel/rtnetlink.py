@@ -27,11 +27,12 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 RTM_NEWNEIGH, RTM_GETNEIGH = 28, 30
 
-IFF_UP = 1
+IFF_UP, IFF_RUNNING = 1, 0x40
 NUD_PERMANENT = 0x80
 _IFA_F_NODAD = 0x02
 _RTNH_F_ONLINK = 4
-_RT_TABLE_MAIN, _RTPROT_BOOT, _RTN_UNICAST = 254, 3, 1
+_RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTPROT_BOOT = 254, 255, 3
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 # Of a link, leave the counters out.
 _RTEXT_FILTER_SKIP_STATS = 8
@@ -238,18 +239,26 @@ def replace_default_route(index: int, gateway: Address) -> Message:
     return Message(f"default route through {gateway}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
-def _route_head(address: Address, prefix_length: int, scope: int, flags: int) -> bytes:
-    return ROUTE.pack(
-        family_of(address),
-        prefix_length,
-        0,
-        0,
-        _RT_TABLE_MAIN,
-        _RTPROT_BOOT,
-        scope,
-        _RTN_UNICAST,
-        flags,
-    )
+def receive(index: int, address: Address) -> Message:
+    """Packets to ``address``, which the link has, are for this namespace.
+
+    Of an IPv6 address the kernel says so itself, but from a work queue, milliseconds after it added it
+    (addrconf_dad_work, net/ipv6/addrconf.c).
+    """
+    head = _route_head(address, address.max_prefixlen, _SCOPE_UNIVERSE, 0, _RT_TABLE_LOCAL, _RTN_LOCAL)
+    body = head + attribute(RTA_DST, address.packed) + attribute(RTA_OIF, number(index))
+    return Message(f"local route to {address}", RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def _route_head(
+    address: Address,
+    prefix_length: int,
+    scope: int,
+    flags: int,
+    table: int = _RT_TABLE_MAIN,
+    kind: int = _RTN_UNICAST,
+) -> bytes:
+    return ROUTE.pack(family_of(address), prefix_length, 0, 0, table, _RTPROT_BOOT, scope, kind, flags)
 
 
 def get_route(address: Address, tolerated: tuple[int, ...] = ()) -> Message:

@@ -11,11 +11,15 @@ from meshd.kernel.rtnetlink import Address, attributes
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A device. ``peer``: the ifindex of a veth's other end, in whatever namespace that is; 0 where there is none."""
+    """A device. ``peer``: the ifindex of a veth's other end, in whatever namespace that is; 0 where there is none.
+
+    ``is_running``: it is up, so is its other end, and the kernel has noticed: what is sent on it leaves.
+    """
 
     index: int
     name: str
     is_up: bool
+    is_running: bool
     mac: str
     mtu: int
     group: int
@@ -40,6 +44,7 @@ def link_of(answer: bytes) -> Link:
         index,
         found.get(rt.IFLA_IFNAME, b"").rstrip(b"\0").decode(),
         bool(flags & rt.IFF_UP),
+        bool(flags & rt.IFF_RUNNING),
         found.get(rt.IFLA_ADDRESS, b"").hex(":"),
         rt.value(found.get(rt.IFLA_MTU)),
         rt.value(found.get(rt.IFLA_GROUP)),

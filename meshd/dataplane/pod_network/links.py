@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
@@ -33,6 +34,9 @@ GATEWAYS: Mapping[int, str] = {4: "169.254.1.1", 6: "fe80::1"}
 ATTACHED_GROUP = 7701
 DOOMED_GROUP = 7702
 PODS_GROUPS = frozenset({ATTACHED_GROUP, DOOMED_GROUP})
+
+# How long a link may take to notice its other end, and how often it is looked at.
+RUNNING_S, LOOK_EVERY_S = 0.2, 0.001
 
 # What else belongs to the host's end of a pod's link, by its ifindex; sent with its routes.
 More = Callable[[int], Sequence[Message]]
@@ -90,6 +94,7 @@ def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more:
             if any(not is_ipv4(address) for address in attachment.addresses):
                 enable_ipv6(attachment.ifname)
             inside.exchange(list(_in_pod(_index(inside, far.name), pair, attachment)))
+            _wait_until_running(host, near.name)
         except (KernelError, OSError):
             delete(host, near.name)
             raise
@@ -126,9 +131,22 @@ def _in_pod(index: int, pair: Ends, attachment: Attachment) -> Iterator[Message]
     yield rt.set_up(attachment.ifname, index)
     for address in map(ip, attachment.addresses):
         yield rt.add_address(index, address)
+        if address.version == 6:
+            yield rt.receive(index, address)
     for gateway in gateways(attachment):
         yield rt.replace_neighbour(index, gateway, pair.host_mac)
         yield rt.replace_default_route(index, gateway)
+
+
+def _wait_until_running(host: RouteSocket, name: str) -> None:
+    """That its other end came up, a link notices from a work queue, and until then drops what is sent on it.
+
+    Newer kernels do that work when they are asked (linkwatch_sync_dev in rtnl_getlink), so this hardly ever waits. It does
+    not fail: a link that is late is late by milliseconds, and is the pod's all the same.
+    """
+    end_s = time.monotonic() + RUNNING_S
+    while not link_of(host.exchange([rt.get_link(name)])[0][0]).is_running and time.monotonic() < end_s:
+        time.sleep(LOOK_EVERY_S)
 
 
 def _index(route: RouteSocket, name: str) -> int:

@@ -17,7 +17,7 @@ MAC = "0a:00:00:00:00:01"
 
 
 def link(index: int, name: str, mac: str = MAC, group: int = 0) -> Link:
-    return Link(index, name, is_up=True, mac=mac, mtu=1400, group=group, peer=0)
+    return Link(index, name, is_up=True, is_running=True, mac=mac, mtu=1400, group=group, peer=0)
 
 
 LINKS = {
