@@ -16,6 +16,8 @@ from meshd.kernel.rtnetlink_answers import link_of
 
 HEADER = struct.Struct("=IHHII")
 MULTI, INTERRUPTED, DONE = 0x2, 0x10, 3
+# The port that nobody but the kernel has (netlink(7)).
+KERNEL = 0
 
 
 class Kernel:
@@ -44,8 +46,8 @@ class Kernel:
         self._answers.append(message(DONE, flags, sequence, struct.pack("=i", 0)))
         return len(data)
 
-    def recv(self, _: int) -> bytes:
-        return self._answers.pop(0)
+    def recvfrom(self, _: int) -> tuple[bytes, tuple[int, int]]:
+        return self._answers.pop(0), (KERNEL, 0)
 
 
 def message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:
