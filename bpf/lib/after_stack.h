@@ -87,7 +87,7 @@ static __noinline int masquerade_after_stack(struct __sk_buff *skb, struct work 
 	return rewrite(skb, packet, &work->to) ? drop(skb, DROP_MALFORMED, DROP_FROM_POD) : TC_ACT_OK;
 }
 
-static __noinline int pod_to_uplink(struct __sk_buff *skb, struct work *work, const struct pod *pod)
+static __always_inline int pod_to_uplink(struct __sk_buff *skb, struct work *work, const struct pod *pod)
 {
 	struct packet *packet = &work->packet;
 
