@@ -47,13 +47,11 @@ def main() -> None:
         os.close(write)
         children.append((pid, read))
 
-    def end_children(_number: int, _frame: object) -> None:
-        for pid, _ in children:
-            os.kill(pid, signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, end_children)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     print("started", flush=True)
+    # Waited for while it is blocked: a handler could be set off just before the read below, which would then never end.
+    signal.sigwait({signal.SIGTERM})
+    for pid, _ in children:
+        os.kill(pid, signal.SIGTERM)
     answers: Counter[str] = Counter()
     failures: Counter[str] = Counter()
     for pid, read in children:
