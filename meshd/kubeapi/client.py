@@ -6,7 +6,6 @@ what makes a large cluster affordable), or :data:`OBJECT` for all of it.
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
@@ -16,12 +15,13 @@ from typing import Any, Self, TypeVar
 import msgspec
 
 from meshd import __version__
-from meshd.errors import ApiServerError, ApiServerUnreachable
+from meshd.errors import ApiServerError
 from meshd.kubeapi.access import Access
-from meshd.kubeapi.answers import Listed, page_of, refusal
+from meshd.kubeapi.answers import Listed, page_of
+from meshd.kubeapi.asking import Asking
 from meshd.kubeapi.questions import APPLY, JSON, MERGE, STRATEGIC, decoded, name_in, selectors, what, writing
 from meshd.kubeapi.resources import Resource
-from meshd.kubeapi.transport import BROKEN, Heard, Question, Transport, described
+from meshd.kubeapi.transport import Question
 from meshd.kubeapi.watching import Batch, changes
 
 __all__ = ["APPLY", "JSON", "MERGE", "OBJECT", "STRATEGIC", "Client", "Object"]
@@ -38,8 +38,6 @@ WATCH_S = (300, 600)
 SILENCE_S = 180.0
 # How often a list is begun anew because it took longer than the server remembers; then it is asked for in one piece.
 LIST_AGAIN = 2
-# Kubernetes' default of how long a server may want to be left alone before we tell our caller instead.
-RETRY_AFTER_MOST_S = 5.0
 
 
 class Client:
@@ -58,27 +56,25 @@ class Client:
         silence_s: float = SILENCE_S,
     ) -> None:
         self.access = access
-        self._transport = Transport(access, user_agent)
-        self._timeout_s = timeout_s
-        self._silence_s = silence_s
+        self._asking = Asking(access, user_agent, timeout_s, silence_s)
 
     async def __aenter__(self) -> Self:
-        await self._transport.__aenter__()
+        await self._asking.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._transport.__aexit__(kind, error, trace)
+        await self._asking.__aexit__(kind, error, trace)
 
     @property
     def endpoint(self) -> str:
         """The API server that is asked next."""
-        return self._transport.endpoint
+        return self._asking.endpoint
 
     async def fetch(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """The body at any path: ``/version``, ``/readyz``, a pod's log."""
-        return await self._answer(Question(f"get {path}", "GET", path, query or {}))
+        return await self._asking.answer(Question(f"get {path}", "GET", path, query or {}))
 
     async def get(
         self,
@@ -92,7 +88,7 @@ class Client:
         """One object."""
         path = resource.path(namespace, name, subresource)
         question = Question(what("get", resource, namespace, name, subresource), "GET", path)
-        return decoded(await self._answer(question), into, question)
+        return decoded(await self._asking.answer(question), into, question)
 
     async def list(
         self,
@@ -134,7 +130,7 @@ class Client:
             if rest:
                 query["continue"] = rest
             question = Question(what("list", resource, namespace), "GET", resource.path(namespace), query)
-            body = await self._answer(question)
+            body = await self._asking.answer(question)
             try:
                 page = page_of(body, decoder)
             except msgspec.DecodeError as error:
@@ -171,25 +167,12 @@ class Client:
             "timeoutSeconds": str(seconds),
         }
         question = Question(what("watch", resource, namespace), "GET", resource.path(namespace), query)
-        timeout_s = seconds + self._timeout_s
-        async with self._transport.ask(question, timeout_s=timeout_s, read_s=self._silence_s) as heard:
-            response = heard.response
-            try:
-                if response.status != 200:
-                    self._judge(heard)
-                    raise refusal(
-                        question.what,
-                        response.status,
-                        await response.read(),
-                        response.headers.get("Retry-After", ""),
-                    )
-                yield []
-                pieces = response.content.iter_any()
-                async with aclosing(changes(question.what, pieces, msgspec.json.Decoder(into))) as found:
-                    async for batch in found:
-                        yield batch
-            except BROKEN as error:
-                raise ApiServerUnreachable(question.what, {heard.endpoint: described(error)}) from error
+        decoder = msgspec.json.Decoder(into)
+        async with self._asking.stream(question, seconds) as pieces:
+            yield []
+            async with aclosing(changes(question.what, pieces, decoder)) as found:
+                async for batch in found:
+                    yield batch
 
     async def create(
         self,
@@ -213,7 +196,7 @@ class Client:
             msgspec.json.encode(body),
             "application/json",
         )
-        return decoded(await self._answer(question), into, question)
+        return decoded(await self._asking.answer(question), into, question)
 
     async def replace(
         self,
@@ -234,7 +217,7 @@ class Client:
             msgspec.json.encode(body),
             "application/json",
         )
-        return decoded(await self._answer(question), into, question)
+        return decoded(await self._asking.answer(question), into, question)
 
     async def patch(
         self,
@@ -265,7 +248,7 @@ class Client:
             msgspec.json.encode(body),  # JSON is YAML
             kind,
         )
-        return decoded(await self._answer(question), into, question)
+        return decoded(await self._asking.answer(question), into, question)
 
     async def delete(
         self,
@@ -290,7 +273,7 @@ class Client:
             "application/json",
         )
         try:
-            await self._answer(question)
+            await self._asking.answer(question)
         except ApiServerError as error:
             if error.status != 404 or not missing_ok:
                 raise
@@ -301,37 +284,6 @@ class Client:
         """What the selectors name in ``namespace`` is gone, or on its way."""
         path = resource.path(namespace)
         query = selectors(labels, fields)
-        await self._answer(Question(what("deletecollection", resource, namespace), "DELETE", path, query))
-
-    async def _answer(self, question: Question) -> bytes:
-        """The body of a good answer. A server that asks to be left alone for a moment is, and asked again."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self._timeout_s
-        while True:
-            try:
-                return await self._answer_once(question, max(end - loop.time(), 1.0))
-            except ApiServerError as error:
-                # 429 and 503 with Retry-After: it did nothing of what was asked (Kubernetes API conventions).
-                wait_s = error.retry_after_s
-                asks = error.status in (429, 503) and wait_s is not None and wait_s <= RETRY_AFTER_MOST_S
-                if wait_s is None or not asks or loop.time() + wait_s >= end:
-                    raise
-                await asyncio.sleep(wait_s)
-
-    async def _answer_once(self, question: Question, timeout_s: float) -> bytes:
-        async with self._transport.ask(question, timeout_s=timeout_s) as heard:
-            response = heard.response
-            try:
-                body = await response.read()
-            except BROKEN as error:
-                raise ApiServerUnreachable(question.what, {heard.endpoint: described(error)}) from error
-            if response.status >= 300:
-                self._judge(heard)
-                after = response.headers.get("Retry-After", "")
-                raise refusal(question.what, response.status, body, after)
-            return body
-
-    def _judge(self, heard: Heard) -> None:
-        """An API server that fails is not the next one to be asked, if there is another."""
-        if heard.response.status >= 500:
-            self._transport.next_endpoint(heard.endpoint)
+        await self._asking.answer(
+            Question(what("deletecollection", resource, namespace), "DELETE", path, query)
+        )
