@@ -45,6 +45,7 @@ from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
 from meshd.servers.readiness import Readiness
+from meshd.sources.gone_nodes import GoneNodes
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
@@ -223,6 +224,7 @@ class Agent:
             manifests,
             kubernetes,
             local_etcd,
+            self._gone_nodes(),
             programs,
             expirer,
             ways,
@@ -271,6 +273,13 @@ class Agent:
                 heartbeat_s=config.clustermesh.heartbeat_s,
             ),
         )
+
+    def _gone_nodes(self) -> GoneNodes | None:
+        """Only where every node of the cluster is one of Kubernetes."""
+        config = self._config
+        if config.clustermesh.etcd is None or not config.kubernetes.makes_network:
+            return None
+        return GoneNodes(self._mesh, config.cluster_name, config.node_name)
 
     async def _freeze_when_settled(self) -> None:
         """The mesh is long-lived: once it stands, the collector need not walk it again and again."""
