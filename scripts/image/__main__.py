@@ -1,4 +1,7 @@
-"""`make image`: build/image/meshd-VERSION.tar, step by step with times; a step whose parts did not change is left out."""
+"""`make image`: build/image/meshd-VERSION.tar, the agent's, and meshd-etcd-VERSION.tar, that of the mesh's etcd.
+
+Step by step with times; a step whose parts did not change is left out.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from typing import Any
 
 from meshd.commit import of_tree
 from scripts import stamps
-from scripts.image import archive, debian_root, layer, python_parts
+from scripts.image import archive, debian_root, etcd_part, layer, python_parts
 from scripts.image.archive import Image
 from scripts.image.layer import Layer
 from scripts.image.run import ImageError
@@ -26,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build" / "image"
 CONSTRAINTS = ROOT / "constraints.txt"
 NAME = "meshd"
+ETCD = "meshd-etcd"
 # Of every file in the image: the second day, because the first is zero, and in /etc/shadow that means something.
 EPOCH = 86400
 
@@ -50,17 +54,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.fresh:
-        shutil.rmtree(BUILD / "debian", ignore_errors=True)
+        for part in ("debian", "etcd"):
+            shutil.rmtree(BUILD / part, ignore_errors=True)
     try:
-        print(build(options.output.absolute(), options.tag))
+        print("\n".join(build(options.output.absolute(), options.tag)))
     except ImageError as error:
         print(f"image: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def build(output: Path, tag: str) -> str:
-    """The archive is at ``output``; one line about it.
+def etcd_beside(output: Path) -> Path:
+    """Where the archive of the mesh's etcd is when the agent's is at ``output``."""
+    return output.with_name(
+        output.name.replace(NAME, ETCD, 1) if NAME in output.name else f"{ETCD}-{output.name}"
+    )
+
+
+def build(output: Path, tag: str) -> tuple[str, str]:
+    """The agent's archive is at ``output``, and that of the mesh's etcd beside it; a line about each.
 
     Raises:
         ImageError: a part could not be made.
@@ -72,19 +84,23 @@ def build(output: Path, tag: str) -> str:
     with (BUILD / "lock").open("w") as lock:
         # Two runs at once would make the same directories.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        layers = [made(stage) for stage in stages(machine, commit)]
-        return written(output, tag, machine, commit, layers)
+        *layers, etcd = [made(stage) for stage in stages(machine, commit)]
+        return (
+            written(NAME, output, tag, machine, commit, layers),
+            # All of meshd, too: what looks after an etcd is meshctl.
+            written(ETCD, etcd_beside(output), tag, machine, commit, [*layers, etcd]),
+        )
 
 
-def written(output: Path, tag: str, machine: str, commit: str, layers: Sequence[Layer]) -> str:
-    """The archive of ``layers`` is at ``output``; one line about it."""
+def written(name: str, output: Path, tag: str, machine: str, commit: str, layers: Sequence[Layer]) -> str:
+    """The archive of image ``name`` is at ``output``; one line about it."""
     image = Image(
-        NAME,
+        name,
         tag,
         machine,
         python_parts.commit_time(ROOT),
         labels={
-            "org.opencontainers.image.title": NAME,
+            "org.opencontainers.image.title": name,
             "org.opencontainers.image.description": project()["description"],
             "org.opencontainers.image.version": project()["version"],
             "org.opencontainers.image.revision": commit,
@@ -106,7 +122,7 @@ def written(output: Path, tag: str, machine: str, commit: str, layers: Sequence[
 
 
 def stages(machine: str, commit: str) -> list[Stage]:
-    """The layers from the lowest up, each with all that its content depends on."""
+    """The layers from the lowest up, each with all that its content depends on; the last is etcd's alone."""
     release = debian_root.suite()
     wanted = [str(each) for each in project()["dependencies"]]
     scripts = {str(name): str(place) for name, place in project()["scripts"].items()}
@@ -114,6 +130,8 @@ def stages(machine: str, commit: str) -> list[Stage]:
     debian = stamps.key_of(ROOT, made_by(debian_root, layer), [release, machine])
     dependencies = stamps.key_of(ROOT, [*made_by(python_parts), CONSTRAINTS], [debian, *wanted])
     meshd = stamps.key_of(ROOT, files, [dependencies, commit, sys.version])
+
+    etcd = stamps.key_of(ROOT, made_by(etcd_part, layer), [release, machine])
 
     def make_debian(directory: Path) -> Layer:
         bootstrapped = directory / "bootstrapped.tar"
@@ -139,10 +157,17 @@ def stages(machine: str, commit: str) -> list[Stage]:
         shutil.rmtree(directory / "scratch")
         return layer.from_directory(directory, ["opt"], directory / "layer.tar.gz", EPOCH, f"meshd {commit}")
 
+    def make_etcd(directory: Path) -> Layer:
+        etcd_part.fetch(release, directory)
+        return layer.from_directory(
+            directory, ["usr"], directory / "layer.tar.gz", EPOCH, f"Debian {release}, etcd"
+        )
+
     return [
         Stage("debian", debian, make_debian),
         Stage("dependencies", dependencies, make_dependencies),
         Stage("meshd", meshd, make_meshd),
+        Stage("etcd", etcd, make_etcd),
     ]
 
 

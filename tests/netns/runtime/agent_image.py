@@ -31,6 +31,11 @@ def archive() -> Path:
     return path
 
 
+def etcd_archive() -> Path:
+    """The image of the mesh's etcd, made with the other."""
+    return building.etcd_beside(archive())
+
+
 @functools.cache
 def container() -> dict[str, Any]:
     """The DaemonSet's container."""

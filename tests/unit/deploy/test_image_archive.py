@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.image import archive, debian_root, layer, python_parts
+from scripts.image import __main__ as building
+from scripts.image import archive, debian_root, etcd_part, layer, python_parts
 from scripts.image.archive import Image
 from scripts.image.debian_root import Debian
 from scripts.image.layer import Layer
@@ -147,15 +148,21 @@ def test_where_a_wheel_lay_and_this_machines_launchers_are_forgotten(tmp_path: P
     assert not (directory / "direct_url.json").exists()
 
 
+def stage(dockerfile: str, name: str) -> str:
+    """What the stage called ``name`` does."""
+    (found,) = (each for each in dockerfile.split("\nFROM ") if each.splitlines()[0].endswith(f" AS {name}"))
+    return found
+
+
 def runtime_packages(dockerfile: str) -> set[str]:
-    final = dockerfile.rpartition("\nFROM ")[2]
+    final = stage(dockerfile, "meshd")
     found = re.search(r"--no-install-recommends ([^\\]+)", final)
     assert found is not None
     return set(found[1].split())
 
 
 def environment(dockerfile: str) -> set[str]:
-    final = dockerfile.rpartition("\nFROM ")[2]
+    final = stage(dockerfile, "meshd")
     found = re.search(r"^ENV (.+)$", final, re.MULTILINE)
     assert found is not None
     return set(found[1].split())
@@ -177,3 +184,18 @@ def environment(dockerfile: str) -> set[str]:
 )
 def test_the_dockerfile_makes_the_same(said: Callable[[str], set[str]], expected: set[str]) -> None:
     assert said((ROOT / "deploy/image/Dockerfile").read_text()) == expected
+
+
+def test_the_dockerfile_makes_the_image_of_the_meshs_etcd_with_one_layer_more() -> None:
+    said = (ROOT / "deploy/image/Dockerfile").read_text()
+    made = stage(said, "etcd")
+    assert made.startswith("meshd AS etcd\n")
+    assert set(re.findall(r"/(\S+) /\S+$", made, re.MULTILINE)) == {str(path) for path in etcd_part.KEPT}
+    assert etcd_part.PACKAGE in stage(said, "debian-etcd")
+    # Where no target is named, the agent's is built.
+    assert said.endswith("\nFROM meshd\n")
+
+
+def test_the_archive_of_the_meshs_etcd_is_beside_that_of_the_agent() -> None:
+    assert building.etcd_beside(Path("/a/meshd-1.2.tar")) == Path("/a/meshd-etcd-1.2.tar")
+    assert building.etcd_beside(Path("/a/other.tar")) == Path("/a/meshd-etcd-other.tar")
