@@ -6,7 +6,7 @@ The agent works without it: whoever is out of reach is asked again, and what the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -39,7 +39,7 @@ async def first_identity(ask: Ask, name: str, waiting: Callable[[str], None]) ->
         try:
             async with Client(ask()) as client:
                 while True:
-                    found = identity_of(await client.get(NODES, name, into=NodeObject))
+                    found = identity_of(await read(client, name))
                     if isinstance(found, Identity):
                         return found
                     told = _tell(waiting, told, f"Node {name}: {found}")
@@ -79,7 +79,8 @@ class OwnNodeObject:
         self._said: Availability | None = None
         self._said_at_s = 0.0
         self._moved = asyncio.Event()
-        self._refused = ""
+        # What of the Node could not be written -> why.
+        self._refused: dict[str, str] = {}
 
     @property
     def other_pods(self) -> str:
@@ -94,7 +95,8 @@ class OwnNodeObject:
     def problems(self) -> list[str]:
         """Each is one sentence."""
         told = self._told()
-        found = [self._refused, identities.other_addresses(self._used, told) if told is not None else ""]
+        found = [f"{what} cannot be written and stand: {reason}" for what, reason in self._refused.items()]
+        found += [identities.other_addresses(self._used, told) if told is not None else ""]
         if self._found is not None and self._found.reason:
             found.append(f"new pods have no network here: {self._found.reason}")
         if self._node is None and self._informer.health.listed:
@@ -147,31 +149,50 @@ class OwnNodeObject:
             await _event(self._moved, wait_s)
 
     async def _write(self, wanted: Changes) -> bool:
-        """Whether it was taken."""
+        """Whether it was taken. One is written also where the other is refused."""
+        is_tainted = await self._is_taken("taints", write_taints(self._client, self._name, wanted))
+        is_said = await self._is_taken("conditions", write_status(self._client, self._name, wanted))
+        if is_tainted and wanted.taints is not None:
+            log.info("taints of the Node written", taints=wanted.taints["spec"]["taints"])
+        if is_said and wanted.status is not None:
+            log.info("condition of the Node written", condition=wanted.status["status"]["conditions"][0])
+        return is_tainted and is_said
+
+    async def _is_taken(self, what: str, writing: Coroutine[None, None, None]) -> bool:
         try:
-            await write(self._client, self._name, wanted)
+            await writing
         except (MeshError, ConfigError) as error:
             is_conflict = isinstance(error, ApiServerError) and error.status == 409
-            if not is_conflict and str(error) != self._refused:
-                log.warning("the Node cannot be written, it is tried again", reason=str(error))
-                self._refused = str(error)
+            if not is_conflict and str(error) != self._refused.get(what):
+                log.warning("the Node cannot be written, it is tried again", what=what, reason=str(error))
+                self._refused[what] = str(error)
             return False
-        self._refused = ""
-        if wanted.taints is not None:
-            log.info("taints of the Node written", taints=wanted.taints["spec"]["taints"])
-        if wanted.status is not None:
-            log.info("condition of the Node written", condition=wanted.status["status"]["conditions"][0])
+        self._refused.pop(what, None)
         return True
 
 
-async def write(client: Client, name: str, wanted: Changes) -> None:
-    """The Node ``name`` is as ``wanted``.
+async def read(client: Client, name: str) -> NodeObject:
+    """The Node ``name``, by the right that following it needs anyway.
 
     Raises:
-        ApiServerError: 409: it changed meanwhile. Others as of Client.
+        ApiServerError: 404: there is none. Others as of Client.
     """
+    found = await client.list(NODES, into=NodeObject, fields=f"metadata.name={name}")
+    if not found.values:
+        raise ApiServerError(
+            f"list nodes {name}", 404, "NotFound", f"there is no Node {name} that can be read"
+        )
+    return found.values[0]
+
+
+async def write_taints(client: Client, name: str, wanted: Changes) -> None:
+    """Node ``name`` has the taints of ``wanted``. Raises ApiServerError: 409: it changed meanwhile; others as of Client."""
     if wanted.taints is not None:
         await client.patch(NODES, name, wanted.taints, into=OBJECT)
+
+
+async def write_status(client: Client, name: str, wanted: Changes) -> None:
+    """Node ``name`` has the conditions of ``wanted``. Raises as Client."""
     if wanted.status is not None:
         await client.patch(NODES, name, wanted.status, into=OBJECT, kind=STRATEGIC, subresource="status")
 
@@ -179,8 +200,9 @@ async def write(client: Client, name: str, wanted: Changes) -> None:
 async def release(ask: Ask, name: str) -> Changes:
     """Nothing on Node ``name`` is ours any more; what was changed."""
     async with Client(ask()) as client:
-        wanted = released(await client.get(NODES, name, into=NodeObject), _now())
-        await write(client, name, wanted)
+        wanted = released(await read(client, name), _now())
+        await write_taints(client, name, wanted)
+        await write_status(client, name, wanted)
         return wanted
 
 

@@ -134,9 +134,9 @@ class Policies:
         found = [f"{count} {kind}" for kind, count in self.counts.items() if count]
         sentences = [f"policies are not enforced: {', '.join(found)}"] if found else []
         sentences += [
-            f"policies of kind {kind} cannot be counted: {each.informer.health.reason}"
+            f"policies of kind {kind} cannot be counted, the count is of before: {each.informer.health.reason}"
             for kind, each in sorted(self._kinds.items())
-            if not each.informer.health.listed and each.informer.health.reason
+            if each.informer.health.away_since_s is not None
         ]
         return [*sentences, *([self._untold] if self._untold else [])]
 
@@ -187,35 +187,38 @@ class Policies:
         told: set[tuple[str, int]] = set()
         while True:
             self._moved.clear()
+            untold = ""
             for each in list(self._kinds.values()) if self._tells() else ():
                 for policy in list(each.found.values()):
                     key = policy.metadata.uid, policy.metadata.generation
-                    if key not in told and await self._told(each.resource, policy):
+                    if key in told:
+                        continue
+                    try:
+                        await self._make_event(each.resource, policy)
+                    except ApiServerError as error:
+                        untold = f"events on policies cannot be made, it is tried again: {error}"
+                    except MeshError:
+                        continue  # out of reach, which the source `kubernetes` says
+                    else:
                         told.add(key)
+            self._untold = untold
             try:
                 async with asyncio.timeout(LOOK_S):
                     await self._moved.wait()
             except TimeoutError:
                 continue
 
-    async def _told(self, resource: Resource, policy: Policy) -> bool:
+    async def _make_event(self, resource: Resource, policy: Policy) -> None:
+        """Raises MeshError: nobody has told of it so far."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         namespace = policy.metadata.namespace or NO_NAMESPACE
         try:
             made = event(resource, policy, self._node, now)
             await self._client.create(EVENTS, made, namespace, into=OBJECT)
         except ApiServerError as error:
-            # Another agent told, or the namespace goes.
-            if error.status not in (409, 404) and error.reason != "Forbidden":
-                self._untold = f"events on policies cannot be made: {error}"
-                return False
-            if error.reason == "Forbidden":
-                self._untold = f"events on policies cannot be made: {error}"
-        except MeshError:
-            return False
-        else:
-            self._untold = ""
-        return True
+            # Another agent told, or the namespace is gone.
+            if error.status not in (409, 404):
+                raise
 
 
 class OneKind:

@@ -13,6 +13,7 @@ from scripts.kubernetes.addons import install_dns
 from scripts.kubernetes.cluster import RunningCluster, RunningNode, is_true
 from scripts.kubernetes.site import Wanted, site
 from tests.kubernetes.mesh_agents import MeshAgents
+from tests.kubernetes.rights import Right, taken_away
 
 pytestmark = [
     pytest.mark.needs("root", "bpf", "cgroup_v2", "command:containerd", "command:runc", "command:busybox"),
@@ -189,6 +190,26 @@ def test_a_taint_that_somebody_puts_back_is_removed_again(
 ) -> None:
     cluster.kubectl("taint", "node", "c1-n1", f"{TAINT}:NoSchedule", "--overwrite")
     cluster.wait("no taints", lambda: taints(cluster) == [])
+
+
+def test_a_right_that_is_missing_is_named_and_used_when_it_is_there_again_without_a_restart(
+    cluster: RunningCluster, agents: MeshAgents
+) -> None:
+    right = Right("", "nodes", "patch")
+    node = cluster.nodes[0]
+
+    def complaints() -> list[str]:
+        return [each for each in agents.status(node)["warnings"] if right.complaint in each]
+
+    instance = agents.status(node)["instance"]
+    with taken_away(cluster, right):
+        cluster.kubectl("taint", "node", node.name, f"{TAINT}:NoSchedule", "--overwrite")
+        cluster.wait("a complaint", lambda: len(complaints()) == 1)
+        assert complaints()[0].startswith("node: taints cannot be written and stand: patch nodes c1-n1: 403")
+        assert agents.is_ready(node)
+    cluster.wait("no taints", lambda: taints(cluster) == [])
+    cluster.wait("no complaint", lambda: complaints() == [])
+    assert agents.status(node)["instance"] == instance
 
 
 def test_a_policy_is_counted_and_told_that_nobody_enforces_it_once(
