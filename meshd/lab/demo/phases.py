@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 from meshd.lab.demo import checks
-from meshd.lab.demo.checks import Check, Switch
+from meshd.lab.demo.stage import Phase, Stage
 from meshd.lab.lab import Lab
 from meshd.lab.objects import Condition
 from meshd.lab.processes import gone, tell
@@ -28,35 +26,11 @@ OUTAGE_S = 3.0
 # How late a kubelet notices that a container died: it lists them once a second.
 KUBELET_NOTICES_S = 0.5
 
-
-@dataclass(slots=True)
-class Stage:
-    """What a phase acts on, and where it writes down what it did. ``tell`` shows a line to whoever watches."""
-
-    lab: Lab
-    show: Callable[[str], None]
-    moments: dict[str, int] = field(default_factory=dict)
-    remarks: list[str] = field(default_factory=list)
-
-    def now(self, moment: str, line: str, at_ns: int | None = None) -> None:
-        """``moment`` was now, or ``at_ns`` (monotonic)."""
-        self.moments[moment] = time.monotonic_ns() if at_ns is None else at_ns
-        self.show(line)
+LabStage = Stage[Lab]
+Act = Callable[[LabStage], Awaitable[None]]
 
 
-Act = Callable[[Stage], Awaitable[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    name: str
-    act: Act
-    check: Check
-    switch: Switch
-    may_lose: bool = False
-
-
-async def serve(stage: Stage) -> None:
+async def serve(_stage: LabStage) -> None:
     """Clients of both clusters call; nothing else happens."""
     await asyncio.sleep(WATCH_S)
 
@@ -68,8 +42,8 @@ def delete_backends_of(cluster: str) -> Act:
     when they have exited they leave the EndpointSlices.
     """
 
-    async def act(stage: Stage) -> None:
-        lab = stage.lab
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
         pods = lab.pods_of(cluster, SERVICE)
         stage.now(
             "change",
@@ -87,9 +61,9 @@ def delete_backends_of(cluster: str) -> Act:
     return act
 
 
-async def _terminate(stage: Stage, pod: Pod) -> None:
-    started = stage.lab.running[f"pod/{pod.id}"]
-    cgroup = stage.lab.pod_cgroup(pod)
+async def _terminate(stage: LabStage, pod: Pod) -> None:
+    started = stage.ground.running[f"pod/{pod.id}"]
+    cgroup = stage.ground.pod_cgroup(pod)
     tell(cgroup, signal.SIGTERM)
     await gone(cgroup)
     code = started.reap()
@@ -100,8 +74,8 @@ async def _terminate(stage: Stage, pod: Pod) -> None:
 def restore_backends_of(cluster: str) -> Act:
     """New pods take the place of the deleted ones, as a Deployment makes them: other names, other addresses."""
 
-    async def act(stage: Stage) -> None:
-        lab = stage.lab
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
         count = next(pod.count for pod in lab.spec.pods if pod.name == SERVICE)
         pods = await on_thread(lab.add_pods, lab.cluster(cluster), SERVICE, count)
         await lab.start_servers(pods)
@@ -118,8 +92,8 @@ def restore_backends_of(cluster: str) -> Act:
 def restart_etcd_of(cluster: str) -> Act:
     """Stops the etcd of ``cluster`` and starts it again on the same data."""
 
-    async def act(stage: Stage) -> None:
-        lab = stage.lab
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
         place = lab.places.etcd_cgroup(cluster)
         tell(place, signal.SIGTERM)
         await gone(place)
@@ -140,8 +114,8 @@ def restart_etcd_of(cluster: str) -> Act:
 def kill_meshd_of(cluster: str, number: int) -> Act:
     """Kills the meshd of a node without warning, and starts it again."""
 
-    async def act(stage: Stage) -> None:
-        lab = stage.lab
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
         node = lab.cluster(cluster).nodes[number - 1]
         before = await instance(lab.places, node)
         place = lab.places.agent_cgroup(node)
@@ -163,8 +137,8 @@ def kill_meshd_of(cluster: str, number: int) -> Act:
 def kill_backend_of(cluster: str) -> Act:
     """Kills one backend without warning; its node's kubelet notices after a while and takes it out of its services."""
 
-    async def act(stage: Stage) -> None:
-        lab = stage.lab
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
         pod = lab.pods_of(cluster, SERVICE)[0]
         place = lab.pod_cgroup(pod)
         tell(place, signal.SIGKILL)

@@ -6,13 +6,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from meshd.commit import commit
 from meshd.lab.demo.checks import PodCounts, Seen, counts_agree
-from meshd.lab.demo.phases import Phase
 from meshd.lab.demo.requests import Request, answers, decided, losses
+from meshd.lab.demo.stage import Phase
 from meshd.lab.status import table
 
 
@@ -50,7 +51,8 @@ class Report(msgspec.Struct, frozen=True, omit_defaults=True):
 class Happened:
     """A phase that was gone through, and when (monotonic nanoseconds)."""
 
-    phase: Phase
+    # Any: what was acted on matters to nobody any more.
+    phase: Phase[Any]
     begun_ns: int
     ended_ns: int
     moments: Mapping[str, int]

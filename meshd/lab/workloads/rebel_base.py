@@ -8,7 +8,7 @@ The counts are two numbers in a file mapped into memory, so they survive SIGKILL
     begun      answers handed to the kernel or just about to be
     answered   answers the kernel took whole
 
-They differ by at most one, and only after SIGKILL between the two.
+They differ by at most one for each SIGKILL, and only after one between the two.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ MAX_REQUEST = 16 * 1024
 
 
 class Counts:
-    """``begun`` and ``answered`` in the file at ``path``."""
+    """``begun`` and ``answered`` in the file at ``path``, from where an earlier process of the pod left them."""
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(COUNTS.pack(0, 0))
+        if not path.exists():
+            path.write_bytes(COUNTS.pack(0, 0))
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), COUNTS.size)
-        self.begun = 0
-        self.answered = 0
+        self.begun, self.answered = COUNTS.unpack_from(self._memory)
 
     def begin(self) -> None:
         self.begun += 1

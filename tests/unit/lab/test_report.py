@@ -8,9 +8,9 @@ from xml.etree import ElementTree
 
 from meshd.lab.demo import checks, report, timeline
 from meshd.lab.demo.checks import PodCounts
-from meshd.lab.demo.phases import Phase, Stage
 from meshd.lab.demo.report import Happened, Report
 from meshd.lab.demo.requests import Request
+from meshd.lab.demo.stage import Phase, Stage
 from meshd.lab.workloads import x_wing
 
 S = 10**9
@@ -18,11 +18,11 @@ CLIENT = "cm-1/x-wing-1"
 CLUSTERS = ("cm-1", "cm-2")
 
 
-async def _nothing(_stage: Stage) -> None:
+async def _nothing(_stage: Stage[None]) -> None:
     return
 
 
-def _phase(name: str, *, may_lose: bool = False) -> Phase:
+def _phase(name: str, *, may_lose: bool = False) -> Phase[None]:
     return Phase(name, _nothing, lambda _seen: [], checks.no_switch, may_lose)
 
 

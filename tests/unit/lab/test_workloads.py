@@ -77,6 +77,16 @@ def test_it_answers_over_both_families_with_its_name_and_counts(server: Server) 
     assert server.counts() == (2, 2)
 
 
+def test_its_counts_go_on_where_a_process_before_it_was_killed(tmp_path: Path) -> None:
+    for answered in (1, 2):
+        started = Server(tmp_path, grace_s=0.3)
+        _ask(started.connect())
+        assert started.counts() == (answered, answered)
+        started.process.kill()
+        started.process.communicate()
+        (tmp_path / "ready").unlink()
+
+
 def test_after_sigterm_it_finishes_what_is_open_and_accepts_until_the_grace_period_ends(
     server: Server,
 ) -> None:
