@@ -17,6 +17,8 @@ from typing import Any
 from clustermesh.errors import ClustermeshError
 
 DIRECTORY = Path("/etc/meshd/clustermesh")
+# Of an invitation: standard output, or input, so that no file with a key is left.
+STANDARD = Path("-")
 DAYS = 365
 # A certificate that ends sooner is worth a word.
 SOON = datetime.timedelta(days=30)
@@ -56,7 +58,7 @@ def add_commands(commands: Any) -> None:  # Any: argparse's action of subcommand
     init.add_argument(
         "--endpoint",
         action="append",
-        required=True,
+        default=[],
         metavar="URL",
         help="where peers reach its etcd, https://HOST:PORT; may be repeated",
     )
@@ -67,13 +69,18 @@ def add_commands(commands: Any) -> None:  # Any: argparse's action of subcommand
     invite = add("invite", _invite, "let the nodes of another cluster read what this one shares")
     invite.add_argument("reader", metavar="CLUSTER")
     invite.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the invitation; it holds a key"
+        "-o",
+        "--output",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the invitation, - for standard output; it holds a key",
     )
     invite.add_argument(
         "--days", type=int, default=DAYS, help=f"how long its certificate lasts (default: {DAYS})"
     )
     join = add("join", _join, "read what a cluster shares, by its invitation")
-    join.add_argument("invitation", type=Path, metavar="FILE")
+    join.add_argument("invitation", type=Path, metavar="FILE", help="- for standard input")
     leave = add("leave", _leave, "do not read a cluster any more, and do not let it read")
     leave.add_argument("cluster", metavar="CLUSTER")
     add("status", _status, "this cluster, its peers, and when certificates end")
@@ -81,7 +88,7 @@ def add_commands(commands: Any) -> None:  # Any: argparse's action of subcommand
     rotate.add_argument(
         "what",
         choices=("certificates", "authority"),
-        help="authority: begin, then rotate certificates and invite every peer anew, then --finish",
+        help="authority: begin, then invite every peer anew and rotate certificates, then --finish",
     )
     rotate.add_argument("--finish", action="store_true", help="of the authority: trust only the new one")
 
@@ -118,22 +125,22 @@ def _restrict(options: argparse.Namespace) -> int:
     from clustermesh import membership  # noqa: PLC0415 - as above
 
     name = membership.own(options.directory).name
-    _with_access(options.directory, lambda users: users.restrict(name))
+    change_access(options, options.directory)
     print(f"only admin-{name} may write to the etcd of {name}")
     return 0
 
 
 def _invite(options: argparse.Namespace) -> int:
     from clustermesh import membership  # noqa: PLC0415 - as above
-    from clustermesh.authority import write  # noqa: PLC0415 - as above
     from clustermesh.invitation import render_invitation  # noqa: PLC0415 - as above
 
     invitation = membership.invite(options.directory, options.reader, datetime.timedelta(days=options.days))
-    _with_access(options.directory, lambda users: users.admit(options.reader))
-    write(options.output, render_invitation(invitation))
-    print(
-        f"{options.output} lets {options.reader} read {invitation.cluster.name}; it holds a key: hand it over like one"
-    )
+    change_access(options, options.directory)
+    write_invitation(options.output, render_invitation(invitation))
+    if options.output != STANDARD:
+        print(
+            f"{options.output} lets {options.reader} read {invitation.cluster.name}; it holds a key: hand it over like one"
+        )
     return 0
 
 
@@ -141,7 +148,7 @@ def _join(options: argparse.Namespace) -> int:
     from clustermesh import membership  # noqa: PLC0415 - as above
     from clustermesh.invitation import parse_invitation  # noqa: PLC0415 - as above
 
-    invitation = parse_invitation(options.invitation.read_bytes())
+    invitation = parse_invitation(read_invitation(options.invitation))
     changed = membership.join(options.directory, invitation)
     name = invitation.cluster.name
     networks = ", ".join(str(network) for network in invitation.cluster.networks)
@@ -158,7 +165,7 @@ def _leave(options: argparse.Namespace) -> int:
 
     left = membership.leave(options.directory, options.cluster)
     print(f"{options.cluster} is no peer any more" if left else f"{options.cluster} was no peer")
-    _with_access(options.directory, lambda users: users.dismiss(options.cluster))
+    change_access(options, options.directory)
     print(f"its nodes may not read {membership.own(options.directory).name} any more")
     return 0
 
@@ -193,23 +200,53 @@ def _rotate(options: argparse.Namespace) -> int:
     else:
         membership.begin_rotation(options.directory)
         print(
-            "two authorities are trusted: restart etcd, `rotate certificates`, invite every peer anew, then --finish"
+            "two authorities are trusted: restart etcd, invite every peer anew, `rotate certificates`, then --finish"
         )
     return 0
 
 
-def _with_access(directory: Path, do: Any) -> None:  # Any: Access -> awaitable, whose import is late
+def write_invitation(path: Path, text: bytes) -> None:
+    """``text`` is at ``path``, for its owner only; or on standard output."""
+    from clustermesh.authority import write  # noqa: PLC0415 - as above
+
+    if path == STANDARD:
+        sys.stdout.write(text.decode())
+        sys.stdout.flush()
+    else:
+        write(path, text)
+
+
+def read_invitation(path: Path) -> bytes:
+    """What is at ``path``, or on standard input."""
+    return sys.stdin.buffer.read() if path == STANDARD else path.read_bytes()
+
+
+def change_access(options: argparse.Namespace, directory: Path) -> None:
+    """What `restrict`, `invite` or `leave` mean to the etcd of the cluster whose files are in ``directory``.
+
+    Raises:
+        KvError: etcd could not be asked; nothing says that it was not done.
+    """
     from clustermesh import membership  # noqa: PLC0415 - as above
-    from clustermesh.access import access  # noqa: PLC0415 - as above
+    from clustermesh.access import Access, access  # noqa: PLC0415 - as above
     from clustermesh.channel import TlsFiles, parse_endpoint  # noqa: PLC0415 - as above
 
     cluster, client = membership.own(directory), directory / membership.CLIENT
     # Where they lie here, which is not where nodes see them.
     tls = TlsFiles(client / membership.CA, client / "admin.crt", client / "admin.key")
 
+    async def change(users: Access) -> None:
+        match options.action:
+            case "restrict":
+                await users.restrict(cluster.name)
+            case "invite":
+                await users.admit(options.reader)
+            case "leave":
+                await users.dismiss(options.cluster)
+
     async def work() -> None:
         async with access([parse_endpoint(url) for url in cluster.endpoints], tls) as users:
-            await do(users)
+            await change(users)
 
     # gRPC prints its own lines on standard error beside our one sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")

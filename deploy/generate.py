@@ -1,10 +1,11 @@
-"""The Helm chart, and the manifests that `meshctl kube` applies, from the one source: deploy/kubernetes/base.
+"""The Helm chart, and the manifests that meshctl applies, from the one source: base and components of deploy/kubernetes.
 
     python deploy/generate.py [--check]
 
 A line of the base is a line of the chart, but for three marks in comments:
 
     key: value #: NAME -- TEXT     the value, and what is indented below it, becomes the chart's value NAME with this default
+    key: value #: NAME             the same value in another place; NAME may have dots
     #+ TEXT                        TEXT is a line of the chart only
     namespace: meshd-system        is the namespace of the release
 
@@ -17,8 +18,8 @@ import re
 import sys
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -27,8 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 BASE = KUBERNETES / "base"
 MONITOR = KUBERNETES / "components" / "service-monitor"
+ETCD = KUBERNETES / "components" / "etcd"
 CHART = ROOT / "deploy" / "helm" / "meshd"
 APPLIED = ROOT / "meshd" / "ctl" / "kube" / "manifests.yaml"
+APPLIED_ETCD = ROOT / "meshd" / "ctl" / "clustermesh" / "etcd.yaml"
 CONFIG = "meshd.yaml"
 NAMESPACE = "meshd-system"
 # A namespace is made by `helm install --create-namespace`, or it is there.
@@ -36,7 +39,7 @@ NOT_IN_CHART = ("namespace.yaml",)
 
 GENERATED = "# Written by deploy/generate.py from deploy/kubernetes: change it there.\n"
 MARK = re.compile(
-    r"^(?P<indent> *(?:- )?)(?P<key>[\w-]+): ?(?P<value>.*?) ?#: (?P<name>\w+) -- (?P<text>.+)$"
+    r"^(?P<indent> *(?:- )?)(?P<key>[\w-]+): ?(?P<value>.*?) ?#: (?P<name>[\w.]+)(?: -- (?P<text>.+))?$"
 )
 CHART_ONLY = re.compile(r"^(?P<indent> *)#\+ (?P<text>.*)$")
 
@@ -64,6 +67,8 @@ serviceMonitor:
   # For the Prometheus operator; wants `config.metrics.listen: "0.0.0.0:9878"`.
   enabled: false
 """
+ETCD_ENABLED = """\
+Whether the mesh's etcd runs here. It waits for what `meshctl clustermesh init --kubernetes --no-apply` writes."""
 NOTES = """\
 meshd {{ .Chart.AppVersion }} is being rolled out to every node, one after the other:
 
@@ -110,9 +115,10 @@ def templated(source: str) -> tuple[str, list[Value]]:
             below = len(block_below(lines, position, len(mark["indent"])))
             default = textwrap.dedent("\n".join(lines[position : position + below])) or mark["value"]
             position += below
-            if any(value.name == mark["name"] for value in values):
-                raise MarkError(f"{mark['name']} is marked twice")
-            values.append(Value(mark["name"], mark["text"], default))
+            if mark["text"]:
+                if any(value.name == mark["name"] for value in values):
+                    raise MarkError(f"{mark['name']} is marked twice")
+                values.append(Value(mark["name"], mark["text"], default))
             made.append(f"{mark['indent']}{mark['key']}: {expression(mark, nested=below > 0)}")
         else:
             made.append(line.replace(f"namespace: {NAMESPACE}", "namespace: {{ .Release.Namespace }}"))
@@ -137,12 +143,27 @@ def expression(mark: re.Match[str], *, nested: bool) -> str:
 
 def values_file(values: Sequence[Value], config: str) -> str:
     """values.yaml: each value below what it means."""
-    parts = [f"# {value.text}\n{_assigned(value)}" for value in values]
+    parts = _described(values)
     parts.append(
         "# meshd's configuration; what is given is merged with this.\nconfig:\n"
         + textwrap.indent(config, "  ")
     )
     return GENERATED + "\n" + "\n".join([*parts, MORE_VALUES])
+
+
+def _described(values: Iterable[Value]) -> list[str]:
+    """Each value with what it means; those whose names have dots as mappings."""
+    parts: list[str] = []
+    nested: dict[str, list[Value]] = {}
+    for value in values:
+        first, dot, rest = value.name.partition(".")
+        if dot:
+            nested.setdefault(first, []).append(replace(value, name=rest))
+        else:
+            parts.append(f"{textwrap.indent(textwrap.fill(value.text, 118), '# ')}\n{_assigned(value)}")
+    for name, below in nested.items():
+        parts.append(f"{name}:\n{textwrap.indent(chr(10).join(_described(below)), '  ')}")
+    return parts
 
 
 def _assigned(value: Value) -> str:
@@ -154,7 +175,7 @@ def _assigned(value: Value) -> str:
 def plain(source: str) -> str:
     """``source`` without marks, as an API server is given it."""
     kept = [line for line in source.splitlines() if not CHART_ONLY.match(line)]
-    return "\n".join(re.sub(r" *#: \w+ -- .*$", "", line) for line in kept) + "\n"
+    return "\n".join(re.sub(r" *#: [\w.]+( -- .*)?$", "", line) for line in kept) + "\n"
 
 
 def config_map(content: str) -> str:
@@ -186,7 +207,19 @@ def generated() -> Mapping[Path, str]:
     monitored = "---\n".join(
         templated((MONITOR / name).read_text())[0] for name in ("service.yaml", "service-monitor.yaml")
     )
+    etcd = yaml.safe_load((ETCD / "kustomization.yaml").read_text())["resources"]
+    values.append(Value("clustermesh.etcd.enabled", ETCD_ENABLED, "false"))
+    etcd_templates = []
+    for name in etcd:
+        template, found = templated((ETCD / name).read_text())
+        etcd_templates.append(template)
+        values += found
+    joined = "---\n".join(etcd_templates)
     files |= {
+        CHART / "templates" / "etcd.yaml": (
+            f"{GENERATED}{{{{- if .Values.clustermesh.etcd.enabled }}}}\n{joined}{{{{- end }}}}\n"
+        ),
+        APPLIED_ETCD: GENERATED + "---\n".join(plain((ETCD / name).read_text()) for name in etcd),
         CHART / "templates" / "config-map.yaml": GENERATED + configured,
         CHART / "templates" / "service-monitor.yaml": (
             f"{GENERATED}{{{{- if .Values.serviceMonitor.enabled }}}}\n{monitored}{{{{- end }}}}\n"

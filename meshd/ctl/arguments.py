@@ -19,7 +19,7 @@ Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 # Commands of packages of their own: imported only when they are asked for.
 EXTRAS = {
     "kube": ("meshd.ctl.kube.cli", "meshd on a Kubernetes cluster: check, install, upgrade, uninstall"),
-    "clustermesh": ("clustermesh.membership_cli", "make this cluster part of a mesh: certificates, peers"),
+    "clustermesh": ("meshd.ctl.clustermesh.cli", "make this cluster part of a mesh: certificates, peers"),
     "lab": (
         "meshd.lab.cli",
         "clusters on this machine: nodes and pods as network namespaces, with real agents",

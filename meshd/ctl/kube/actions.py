@@ -14,6 +14,7 @@ import yaml
 from meshd.ctl.errors import CtlError, UsageError
 from meshd.ctl.kube import facts, manifests, preflight, removal, rollout
 from meshd.ctl.kube.manifests import RESOURCES, Choice, Object
+from meshd.ctl.kube.mesh import options_of_mesh
 from meshd.ctl.kube.preflight import Accepted, Finding, Level
 from meshd.ctl.output import GREEN, RED, YELLOW, coloured
 from meshd.errors import ApiServerError, MeshError
@@ -72,7 +73,7 @@ async def check(options: argparse.Namespace, client: Client) -> int:
 async def install(options: argparse.Namespace, client: Client) -> int:
     """Pre-flight, apply, wait."""
     found = await facts.gather(client, options.api_server)
-    config = read_config(options)
+    config = manifests.merged(await options_of_mesh(client, options.namespace), read_config(options))
     if show(preflight.findings(found, accepted(options, config))):
         raise CtlError("nothing was changed: see what is refused above")
     return await put(options, client, chosen(options, found.api_servers, config))
@@ -88,7 +89,10 @@ async def upgrade(options: argparse.Namespace, client: Client) -> int:
             raise CtlError(f"no meshd in namespace {options.namespace}: meshctl kube install") from error
         raise
     found = await facts.gather(client, options.api_server)
-    config = manifests.merged(manifests.config_of(config_map), read_config(options))
+    known = manifests.merged(
+        manifests.config_of(config_map), await options_of_mesh(client, options.namespace)
+    )
+    config = manifests.merged(known, read_config(options))
     if show(preflight.findings(found, accepted(options, config))):
         raise CtlError("nothing was changed: see what is refused above")
     choice = chosen(options, found.api_servers, config)

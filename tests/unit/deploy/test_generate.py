@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "deploy" / "kubernetes"
 RELEASE = "1.36"
 # What kustomize itself reads, what agents read, and kinds that are no part of Kubernetes.
-NOT_SERVED = ("kustomization.yaml", "meshd.yaml", "service-monitor.yaml", "secrets.yaml")
+NOT_SERVED = ("kustomization.yaml", "meshd.yaml", "service-monitor.yaml")
 
 
 def loaded() -> ModuleType:
@@ -45,7 +45,7 @@ def documents(path: Path) -> list[dict[str, Any]]:
 
 def served() -> list[Path]:
     found = [path for path in DEPLOY.rglob("*.yaml") if path.name not in NOT_SERVED]
-    return [*sorted(found), generate.APPLIED]
+    return [*sorted(found), generate.APPLIED, generate.APPLIED_ETCD]
 
 
 @pytest.mark.parametrize("path", served(), ids=lambda path: str(path.relative_to(ROOT)))
@@ -96,6 +96,14 @@ def test_the_chart_has_lines_of_its_own_and_the_manifests_have_none() -> None:
     assert generate.plain(source) == "a:\n  c: 3\n"
 
 
+def test_a_value_in_two_places_is_described_once_and_one_with_dots_is_nested() -> None:
+    source = "a: 1 #: x.y.a -- A.\nb:\n  c: 1 #: x.y.a\n"
+    template, values = generate.templated(source)
+    assert template == "a: {{ .Values.x.y.a | toJson }}\nb:\n  c: {{ .Values.x.y.a | toJson }}\n"
+    assert generate.plain(source) == "a: 1\nb:\n  c: 1\n"
+    assert yaml.safe_load(generate.values_file(values, "{}"))["x"] == {"y": {"a": 1}}
+
+
 def test_a_name_is_marked_once() -> None:
     with pytest.raises(generate.MarkError, match="c is marked twice"):
         generate.templated("a: 1 #: c -- C.\nb: 2 #: c -- C.\n")
@@ -104,6 +112,8 @@ def test_a_name_is_marked_once() -> None:
 def test_the_image_is_of_the_version_of_the_project_everywhere() -> None:
     written = [*DEPLOY.rglob("*.yaml"), generate.CHART / "values.yaml"]
     tags = {
-        tag for path in written for tag in re.findall(r"(?:meshd:|newTag: )(\d+\.\d+\.\d+)", path.read_text())
+        tag
+        for path in written
+        for tag in re.findall(r"(?:meshd:|meshd-etcd:|newTag: )(\d+\.\d+\.\d+)", path.read_text())
     }
     assert tags == {generate.version()}
