@@ -8,7 +8,9 @@ import pytest
 
 from scripts.kubernetes.cluster import RunningCluster
 from scripts.kubernetes.site import Wanted, site
+from tests.kubernetes import installing
 from tests.kubernetes.api_server import ApiServerAlone, running_api_server
+from tests.netns.runtime import agent_image
 
 
 @pytest.fixture(scope="module")
@@ -23,3 +25,22 @@ def cluster(run_name: str) -> Iterator[RunningCluster]:
     """A cluster of two nodes that wait for a network: no CNI plugin, no kube-proxy, no DNS. One for all tests of a run."""
     with site(f"{run_name}k", Wanted()) as made:
         yield made.clusters[0]
+
+
+@pytest.fixture(scope="session")
+def nodes_with_image(run_name: str) -> Iterator[RunningCluster]:
+    """A cluster of two nodes that have meshd's image, for tests that install it: no network, no kube-proxy, no DNS."""
+    archive = agent_image.archive()
+    with site(f"{run_name}d", Wanted()) as made:
+        cluster = made.clusters[0]
+        for node in cluster.nodes:
+            node.import_image(archive)
+        yield cluster
+
+
+@pytest.fixture
+def installed(nodes_with_image: RunningCluster) -> RunningCluster:
+    """The same with meshd on both nodes, installed by `meshctl kube install` unless an earlier test left it there."""
+    if not installing.is_installed(nodes_with_image):
+        installing.install(nodes_with_image)
+    return nodes_with_image

@@ -3,17 +3,13 @@ are replaced, and leave."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from scripts.kubernetes import images
 from scripts.kubernetes.cluster import RunningCluster
-from scripts.kubernetes.site import Wanted, site
-from tests.netns.runtime import agent_image
+from tests.kubernetes.installing import IMAGE, NAMESPACE, install, meshctl
 
 pytestmark = [
     pytest.mark.needs(
@@ -28,32 +24,6 @@ pytestmark = [
     # The image is made first, where it is not there.
     pytest.mark.timeout(1200),
 ]
-IMAGE = ["--image", "meshd:test"]
-NAMESPACE = "meshd-system"
-
-
-@pytest.fixture(scope="module")
-def cluster(run_name: str) -> Iterator[RunningCluster]:
-    """Two nodes that have the image, and no network for pods."""
-    archive = agent_image.archive()
-    with site(f"{run_name}d", Wanted(proxy="nftables")) as made:
-        cluster = made.clusters[0]
-        for node in cluster.nodes:
-            node.import_image(archive)
-        yield cluster
-
-
-@pytest.fixture
-def installed(cluster: RunningCluster) -> RunningCluster:
-    """The same with meshd on both nodes."""
-    done = meshctl(cluster, "install", *IMAGE)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return cluster
-
-
-def meshctl(cluster: RunningCluster, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "meshd.ctl.main", "kube", action, f"--kubeconfig={cluster.admin}"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, check=False, timeout=900)
 
 
 def pinned(cluster: RunningCluster) -> list[str]:
@@ -108,7 +78,7 @@ def pod_on(node: str) -> dict[str, object]:
 def test_an_upgrade_takes_one_agent_away_at_a_time(installed: RunningCluster, tmp_path: Path) -> None:
     file = tmp_path / "meshd.yaml"
     file.write_text("logLevel: debug\n")
-    done = meshctl(installed, "upgrade", *IMAGE, "--config", str(file))
+    done = meshctl(installed, "upgrade", *IMAGE, "--no-connectivity-test", "--config", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 nodes have it, 2 are available" in done.stdout
     assert " 0 are available" not in done.stdout
@@ -121,8 +91,7 @@ def test_an_image_that_no_node_can_have_is_named_and_stops_at_the_first_node(
     assert done.returncode == 1
     assert "registry.invalid/meshd:none" in done.stderr
     assert "1 of 2 nodes have it, 1 are available" in done.stderr
-    back = meshctl(installed, "upgrade", *IMAGE)
-    assert back.returncode == 0, back.stdout + back.stderr
+    install(installed)
 
 
 def test_an_uninstall_gives_nodes_back(installed: RunningCluster) -> None:

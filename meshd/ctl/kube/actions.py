@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import yaml
 
 from meshd.ctl.errors import CtlError, UsageError
-from meshd.ctl.kube import facts, manifests, preflight, removal, rollout
+from meshd.ctl.kube import connectivity, facts, manifests, preflight, removal, rollout
+from meshd.ctl.kube.connectivity_rows import Outcome, Row
 from meshd.ctl.kube.manifests import RESOURCES, Choice, Object
 from meshd.ctl.kube.mesh import options_of_mesh
 from meshd.ctl.kube.preflight import Accepted, Finding, Level
@@ -24,6 +26,7 @@ from meshd.kubeapi.resources import CONFIG_MAPS, DAEMON_SETS
 
 NAME = "meshd"
 COLOURS = {Level.OK: GREEN, Level.WARNING: YELLOW, Level.REFUSED: RED}
+OUTCOMES = {Outcome.OK: GREEN, Outcome.UNKNOWN: YELLOW, Outcome.FAILED: RED}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,6 +48,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
 
     async def act() -> int:
+        # As with Ctrl-C: what was made for a while only goes before we do.
+        task = asyncio.current_task()
+        if task is not None:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         async with client_of(options) as client:
             return await actions[options.action](options, client)
 
@@ -52,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         return asyncio.run(act())
     except MeshError as error:
         raise CtlError(str(error)) from error
+    except asyncio.CancelledError as error:
+        raise CtlError("ended by SIGTERM") from error
 
 
 def client_of(options: argparse.Namespace) -> Client:
@@ -65,7 +74,9 @@ def client_of(options: argparse.Namespace) -> Client:
 
 
 async def check(options: argparse.Namespace, client: Client) -> int:
-    """All findings; status 1 where one refuses."""
+    """All findings, or all rows of a test of connectivity; status 1 where one refuses or fails."""
+    if options.connectivity:
+        return await test_connectivity(options, client, await image_of(options, client), options.timeout)
     found = await facts.gather(client)
     return 1 if show(preflight.findings(found, accepted(options, {}))) else 0
 
@@ -109,7 +120,35 @@ async def put(options: argparse.Namespace, client: Client, choice: Choice) -> in
         return 0
     await rollout.wait(client, choice.namespace, NAME, options.timeout, say)
     say("meshd is on every node")
-    return 0
+    if options.no_connectivity_test:
+        return 0
+    return await test_connectivity(options, client, choice.image, options.timeout)
+
+
+async def test_connectivity(options: argparse.Namespace, client: Client, image: str, start_s: float) -> int:
+    """Tries what pods have to reach, from pods; status 1 if anything failed."""
+    wanted = connectivity.Wanted(image, options.node, options.outside, start_s)
+    found = await connectivity.test(client, wanted, say)
+    show_rows(found)
+    bad = sum(each.outcome is Outcome.FAILED for each in found)
+    if not bad:
+        say(f"pods reach what they have to: {len(found)} tries")
+        return 0
+    say(f"{bad} of {len(found)} tries failed: see above where to look")
+    return 1
+
+
+async def image_of(options: argparse.Namespace, client: Client) -> str:
+    """The image that the user names, else that of the agents."""
+    if options.image:
+        return str(options.image)
+    try:
+        agents = await client.get(DAEMON_SETS, NAME, options.namespace, into=OBJECT)
+    except ApiServerError as error:
+        if error.status == 404:
+            raise CtlError(f"no meshd in namespace {options.namespace}: name an image, --image") from error
+        raise
+    return str(agents["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
 async def apply(client: Client, each: Object, *, dry_run: bool) -> None:
@@ -212,6 +251,20 @@ def show(found: list[Finding]) -> bool:
             print(f"{'':8} {'':{width}}  -> {each.remedy}")
     sys.stdout.flush()
     return any(each.level is Level.REFUSED for each in found)
+
+
+def show_rows(found: list[Row]) -> None:
+    """Prints ``found``, those that failed last, where they are read."""
+    ordered = sorted(found, key=lambda each: list(Outcome).index(each.outcome))
+    cells = [(each.node, each.what, each.tried, each.said) for each in ordered]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, texts in zip(ordered, cells, strict=True):
+        word = coloured(f"{row.outcome.value:8}", OUTCOMES[row.outcome])
+        line = "  ".join(f"{text:{width}}" for text, width in zip(texts, widths, strict=True))
+        print(f"{word} {line}".rstrip())
+        if row.look:
+            print(f"{'':8} -> {row.look}")
+    sys.stdout.flush()
 
 
 def say(line: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
+from ipaddress import ip_address
 from pathlib import Path
 
 NAMESPACE = "meshd-system"
+OUTSIDE_PORT = 443
 CHECKED = """\
 Whatever stands in the way is named before anything is changed. What meshd cannot do yet is refused unless it is
 accepted by name: policies that nobody would enforce any more, ports that nobody would serve to the outside without
@@ -34,7 +37,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             each.add_argument(name, action="store_true", help=meaning)
         each.epilog = CHECKED
         each.formatter_class = argparse.RawDescriptionHelpFormatter
+    check.add_argument(
+        "--connectivity",
+        action="store_true",
+        help="instead: whether pods reach what they have to, tried by pods of a namespace that goes again",
+    )
+    check.add_argument(
+        "--image", metavar="REFERENCE", help="of those pods; default: the agents', which nodes have"
+    )
+    check.add_argument(
+        "--timeout",
+        type=float,
+        default=120.0,
+        metavar="S",
+        help="how long a pod may take to be ready (default: %(default)g)",
+    )
+    for each in (check, install, upgrade):
+        each.add_argument(
+            "--node",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="whose connectivity is tested, may be repeated; default: all, or 32 of a large cluster's",
+        )
+        each.add_argument(
+            "--outside",
+            action="append",
+            default=[],
+            type=place,
+            metavar="ADDRESS[:PORT]",
+            help="what pods have to reach outside, may be repeated (default port: 443)",
+        )
     for each in (install, upgrade):
+        each.add_argument(
+            "--no-connectivity-test",
+            action="store_true",
+            help="do not test afterwards whether pods reach what they have to",
+        )
         each.add_argument("--image", metavar="REFERENCE", help="default: meshd:VERSION of this meshctl")
         each.add_argument(
             "--config",
@@ -83,6 +122,19 @@ def _action(
     parser.add_argument("--context", default="", metavar="NAME", help="default: the current one")
     parser.add_argument("-n", "--namespace", default=NAMESPACE, help="default: %(default)s")
     return parser
+
+
+def place(said: str) -> tuple[str, int]:
+    """Address and port of ``192.0.2.1``, ``192.0.2.1:80``, ``2001:db8::1``, ``[2001:db8::1]:80``."""
+    found = re.fullmatch(r"\[(?P<v6>[^]]+)\](?::(?P<v6_port>\d+))?|(?P<v4>[^:]+):(?P<v4_port>\d+)", said)
+    address, port = said, OUTSIDE_PORT
+    if found:
+        address = found["v6"] or found["v4"]
+        port = int(found["v6_port"] or found["v4_port"] or OUTSIDE_PORT)
+    try:
+        return str(ip_address(address)), port
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{said!r} is no ADDRESS[:PORT]") from error
 
 
 def run(options: argparse.Namespace) -> int:

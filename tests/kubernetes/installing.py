@@ -1,0 +1,62 @@
+"""meshd on real nodes as a user installs it: from the image, by ``meshctl kube``."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from scripts.kubernetes.cluster import RunningCluster, RunningNode
+
+IMAGE = ("--image", "meshd:test")
+NAMESPACE = "meshd-system"
+AGENTS = "app.kubernetes.io/name=meshd,app.kubernetes.io/component=agent"
+
+
+def command(cluster: RunningCluster, action: str, *arguments: str) -> list[str]:
+    """``meshctl kube ACTION`` for ``cluster``."""
+    return [
+        *(sys.executable, "-m", "meshd.ctl.main", "kube", action, f"--kubeconfig={cluster.admin}"),
+        *arguments,
+    ]
+
+
+def meshctl(cluster: RunningCluster, action: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The same to its end, whatever that is."""
+    return subprocess.run(
+        command(cluster, action, *arguments), capture_output=True, text=True, check=False, timeout=900
+    )
+
+
+def install(cluster: RunningCluster, *arguments: str) -> str:
+    """What `meshctl kube install` said; it succeeded. There is no kube-proxy on such nodes."""
+    done = meshctl(cluster, "install", *IMAGE, "--without-kube-proxy", "--no-connectivity-test", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def is_installed(cluster: RunningCluster) -> bool:
+    """Whether agents run on all nodes."""
+    return meshctl(cluster, "status").returncode == 0
+
+
+def agent(cluster: RunningCluster, node: RunningNode) -> str:
+    """The name of the agent's pod on ``node``."""
+    return str(agent_pod(cluster, node)["metadata"]["name"])
+
+
+def agent_pod(cluster: RunningCluster, node: RunningNode) -> Any:  # Any: an object of Kubernetes
+    pods = cluster.get("pods", "-n", NAMESPACE, "-l", AGENTS)["items"]
+    (found,) = (
+        each
+        for each in pods
+        if each["spec"]["nodeName"] == node.name and "deletionTimestamp" not in each["metadata"]
+    )
+    return found
+
+
+def ask_agent(cluster: RunningCluster, node: RunningNode, *words: str) -> Any:  # Any: JSON
+    """What `meshctl WORDS -o json` says in the agent's container."""
+    inside = ("exec", "-n", NAMESPACE, agent(cluster, node), "--", "meshctl", *words, "--output=json")
+    return json.loads(cluster.kubectl(*inside))
