@@ -94,12 +94,15 @@ int libbpf_find_vmlinux_btf_id(const char *name, int attach_type);
 /* -- meshd/kernel/shim.h -- */
 void meshd_log_install(void);
 size_t meshd_log_take(char *out, size_t size);
-struct meshd_map_info { uint32_t type, id, key_size, value_size, max_entries, flags; char name[16]; };
+struct meshd_map_info {
+    uint32_t type, id, key_size, value_size, max_entries, flags, btf_id, key_type, value_type; char name[16];
+};
 struct meshd_prog_info { uint32_t type, id, verified_insns; uint8_t tag[8]; char name[16]; };
 struct meshd_link_info { uint32_t type, id, prog_id, attach_type, ifindex; uint64_t cgroup_id; };
 int meshd_map_info(int fd, struct meshd_map_info *out);
 int meshd_prog_info(int fd, struct meshd_prog_info *out);
 int meshd_link_info(int fd, struct meshd_link_info *out);
+int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
 struct meshd_test_run {
     const void *data_in; void *data_out; uint32_t data_size_in, data_size_out;
     void *ctx; uint32_t ctx_size; int repeat; uint32_t retval, duration_ns;

@@ -36,6 +36,7 @@ def traffic_control(
         dataplane.devices,
         programs,
         link_pins(config),
+        dataplane.opened.takeover,
         has_tcx=has_tcx,
         rerouted=dataplane.rerouted,
     )

@@ -16,6 +16,7 @@ from meshd.dataplane.audit import Auditor
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.feature import Context, Rule, merged
+from meshd.dataplane.features import SOCKET_LB
 from meshd.dataplane.generation import Generation
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import ServiceRow, SlotKey
@@ -96,7 +97,12 @@ class Dataplane:
         self.cgroup = cgroup
         for link in self._links.values():
             link.close()
+        takeover, maps = self.opened.takeover, (*SOCKET_LB.maps, *SOCKET_LB.kernel_maps)
+        takeover.copy(SOCKET_LB.kernel_maps)
         self._links = attach(self.opened.loaded.programs, cgroup, link_pins(self._config))
+        # What the hooks that were replaced wrote meanwhile.
+        takeover.copy(SOCKET_LB.kernel_maps)
+        takeover.finish(maps)
 
     async def run(self) -> None:
         """Until cancelled; the hooks and maps stay as they are."""
@@ -113,6 +119,7 @@ class Dataplane:
         self.netns.close()
         for link in self._links.values():
             link.close()
+        self.opened.takeover.close()
         self.opened.loaded.close()
 
     def rerouted(self) -> None:

@@ -10,6 +10,7 @@ from meshd.config import Config
 from meshd.dataplane.feature import Feature
 from meshd.dataplane.features import FEATURES
 from meshd.dataplane.layouts import Layouts, layouts
+from meshd.dataplane.takeover import Takeover, find
 from meshd.kernel.btf import Btf
 from meshd.kernel.object import BpfObject, Loaded
 
@@ -27,13 +28,14 @@ def link_pins(config: Config) -> Path:
 @dataclass(frozen=True, slots=True)
 class Opened:
     """The object in the kernel, and the features that are in it. ``observed`` is what the maps that the agent writes held
-    before this agent wrote anything."""
+    before this agent wrote anything, ``takeover`` what programs of another build still write."""
 
     loaded: Loaded
     btf: Btf
     layouts: Layouts
     features: tuple[Feature, ...]
     observed: dict[str, dict[bytes, bytes]]
+    takeover: Takeover
 
 
 def left_out(missing: Iterable[str]) -> dict[str, str]:
@@ -49,7 +51,8 @@ def left_out(missing: Iterable[str]) -> dict[str, str]:
 
 
 def open_object(config: Config, without: Iterable[str]) -> Opened:
-    """Loads the BPF object ``without`` some programs, with the maps that are pinned already if their layout is the same.
+    """Loads the BPF object ``without`` some programs, with the maps that are pinned already if their layout is the same, and
+    with the rows of agents in those whose layout is another.
 
     Raises:
         VerifierError, KernelError, ConfigError: nothing was attached, what is running goes on.
@@ -69,5 +72,7 @@ def open_object(config: Config, without: Iterable[str]) -> Opened:
         bpf.load_only(programs - set(without))
         loaded = bpf.load(pins=map_pins(config))
         names = [name for feature in wanted for name in feature.maps]
+        takeover = find(map_pins(config), bpf.btf, loaded.maps, loaded.reused)
+        takeover.copy(names)
         observed = {name: dict(loaded.maps[name].items()) for name in names}
-        return Opened(loaded, bpf.btf, layouts(bpf.btf), wanted, observed)
+        return Opened(loaded, bpf.btf, layouts(bpf.btf), wanted, observed, takeover)

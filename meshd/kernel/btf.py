@@ -84,6 +84,20 @@ class Btf:
             f"enum {name}", "the BPF object has no such enum (is it used by a map, a global or a program?)"
         )
 
+    def layout_at(self, type_id: int) -> Layout:
+        """The layout of the type with that number, as the kernel tells of maps.
+
+        Raises:
+            LayoutError: there is none, or it cannot be a map's key or value.
+        """
+        if not 0 < type_id < len(self._types):
+            raise LayoutError(f"type {type_id}", "is not in these types")
+        return layout_of(self._types, type_id)
+
+    def has_enum(self, name: str) -> bool:
+        """Whether `enum` would find it."""
+        return any(each.name == name and each.kind in {Kind.ENUM, Kind.ENUM64} for each in self._types)
+
     def maps(self) -> dict[str, MapDefinition]:
         """Every map declared in section .maps, by name."""
         return {name: self._definition(name, declared) for name, declared in self._section(".maps")}

@@ -43,7 +43,8 @@ class PartialWrite(KernelError):
 
 @dataclass(frozen=True, slots=True)
 class MapInfo:
-    """What the kernel says of a map. Sizes in bytes; ``value_size`` is that of one CPU."""
+    """What the kernel says of a map. Sizes in bytes; ``value_size`` is that of one CPU. ``types``: what the map was declared
+    with, as the kernel keeps it: its id of the BTF, and in that the types of key and value; 0 where it has none."""
 
     name: str
     map_type: int
@@ -52,6 +53,7 @@ class MapInfo:
     value_size: int
     max_entries: int
     flags: int
+    types: tuple[int, int, int] = (0, 0, 0)
 
 
 def possible_cpus() -> int:
@@ -189,6 +191,18 @@ class Map:
                 raise
             yield from self._items_one_by_one()
 
+    def packed(self) -> Iterator[tuple[bytes, bytes, int]]:
+        """The same as :meth:`items`, still together: keys one after the other, values one after the other, how many."""
+        k, v = self.key_size, self.value_size
+        try:
+            for keys, values, count in self._batches():
+                yield ffi.buffer(keys, count * k)[:], ffi.buffer(values, count * v)[:], count
+        except KernelError as error:
+            if error.errno not in _NO_BATCH:
+                raise
+            rows = dict(self._items_one_by_one())
+            yield b"".join(rows), b"".join(rows.values()), len(rows)
+
     def keys(self) -> Iterator[bytes]:
         """Every key, as far as `items` goes."""
         return (key for key, _ in self.items())
@@ -317,4 +331,5 @@ def read_info(fd: int, name: str) -> MapInfo:
         raw.value_size,
         raw.max_entries,
         raw.flags,
+        (raw.btf_id, raw.key_type, raw.value_type),
     )

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <linux/bpf.h>
 
@@ -60,8 +61,25 @@ int meshd_map_info(int fd, struct meshd_map_info *out)
 	out->value_size = info.value_size;
 	out->max_entries = info.max_entries;
 	out->flags = info.map_flags;
+	out->btf_id = info.btf_id;
+	out->key_type = info.btf_key_type_id;
+	out->value_type = info.btf_value_type_id;
 	memcpy(out->name, info.name, sizeof(out->name));
 	return 0;
+}
+
+int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size)
+{
+	struct bpf_btf_info info = { .btf = (uintptr_t)out, .btf_size = *size };
+	__u32 info_size = sizeof(info);
+	int err, fd = bpf_btf_get_fd_by_id(btf_id);
+
+	if (fd < 0)
+		return fd;
+	err = bpf_obj_get_info_by_fd(fd, &info, &info_size);
+	*size = info.btf_size;
+	close(fd);
+	return err;
 }
 
 int meshd_prog_info(int fd, struct meshd_prog_info *out)

@@ -20,6 +20,7 @@ size_t meshd_log_take(char *out, size_t size);
 /* All return 0 or -errno. Numbers the running kernel does not report are 0. */
 struct meshd_map_info {
 	uint32_t type, id, key_size, value_size, max_entries, flags;
+	uint32_t btf_id, key_type, value_type; /* of the kernel's own copy of the map's types; 0: it has none */
 	char name[16];
 };
 struct meshd_prog_info {
@@ -36,6 +37,8 @@ struct meshd_link_info {
 int meshd_map_info(int fd, struct meshd_map_info *out);
 int meshd_prog_info(int fd, struct meshd_prog_info *out);
 int meshd_link_info(int fd, struct meshd_link_info *out);
+/* The types under that id; *size is in: room, out: how much there is, whether it had room or not. */
+int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
 
 /* Runs a program on `data` and `ctx` (both in and out); *_size are in: room, out: written. */
 struct meshd_test_run {

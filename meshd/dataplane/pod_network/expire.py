@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
 
 from meshd.dataplane.opening import Opened
 from meshd.dataplane.pod_network.places import EXPIRE
+from meshd.dataplane.pod_network.rows import KERNEL_MAPS
 from meshd.errors import KernelError
 from meshd.kernel.btf import Btf
 from meshd.kernel.program import Program
@@ -46,23 +48,31 @@ def expirer_of(opened: Opened) -> Expirer | None:
     program = opened.loaded.programs.get(EXPIRE)
     if program is None:
         return None
-    return Expirer(opened.btf, program, opened.loaded.maps["flows"].info.max_entries)
+    capacity = opened.loaded.maps["flows"].info.max_entries
+    return Expirer(opened.btf, program, capacity, lambda: opened.takeover.is_pending(KERNEL_MAPS))
 
 
 class Expirer:
-    """``capacity``: flows that the table of answered ones holds. ``last``: what the last run answered."""
+    """``capacity``: flows that the table of answered ones holds. ``is_being_filled``: it lacks what another build's programs
+    know, and half of a translated flow looks like one that is over. ``last``: what the last run answered."""
 
-    def __init__(self, btf: Btf, program: Program, capacity: int) -> None:
+    def __init__(
+        self, btf: Btf, program: Program, capacity: int, is_being_filled: Callable[[], bool] = lambda: False
+    ) -> None:
         """Raises LayoutError: the object's structs have other fields than this build knows."""
         self._codec = btf.codec("flow_expiry", ExpiryRow)
         self._program = program
         self.capacity = capacity
+        self._is_being_filled = is_being_filled
         self.last: ExpiryRow | None = None
         self.expired: Counter[str] = Counter()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
+            if self._is_being_filled():
+                await asyncio.sleep(OFTEN_S)
+                continue
             try:
                 await asyncio.to_thread(self.expire)
             except KernelError as error:

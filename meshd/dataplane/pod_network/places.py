@@ -42,8 +42,16 @@ TUNNEL = Place("pod_network_from_tunnel", "pod_network_to_tunnel", receiving="po
 # All of them, receiving programs first.
 ORDER = tuple(place.programs[turn] for turn in (0, 1) for place in (POD, TUNNEL, UPLINK))
 
+# Where flows are another build's, in maps that ours do not read, it is the other way round at uplinks and tunnels: whoever
+# answers from there to what only the other build knows would get a reset from the host's stack.
+FROM_OUTSIDE = frozenset({UPLINK.ingress, TUNNEL.ingress})
 
-def in_order(devices: Sequence[T], place_of: Callable[[T], Place]) -> Iterator[tuple[str, T]]:
-    """Program by program in ``ORDER``, each with the devices that it belongs on."""
+
+def in_order(
+    devices: Sequence[T], place_of: Callable[[T], Place], but: frozenset[str] = frozenset()
+) -> Iterator[tuple[str, T]]:
+    """Program by program in ``ORDER``, ``but`` for some, each with the devices that it belongs on."""
     for name in ORDER:
+        if name in but:
+            continue
         yield from ((name, each) for each in devices if name in place_of(each).programs)

@@ -18,7 +18,9 @@ import structlog
 from meshd.config import Config
 from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
 from meshd.dataplane.pod_network import device_links, device_watch, filters, uplinks
-from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK, Place, in_order
+from meshd.dataplane.pod_network.places import EXPIRE, FROM_OUTSIDE, POD, TUNNEL, UPLINK, Place, in_order
+from meshd.dataplane.pod_network.rows import KERNEL_MAPS, MAPS
+from meshd.dataplane.takeover import Takeover
 from meshd.errors import KernelError, RowsFailed
 from meshd.kernel.program import Program
 from meshd.kernel.route_socket import RouteSocket
@@ -44,8 +46,8 @@ class Target:
 
 
 class TrafficControl:
-    """`run` in the node's namespace. ``programs``: those that are loaded; ``has_tcx``: the kernel knows such links.
-    ``rerouted`` is called when the host's routes have changed."""
+    """`run` in the node's namespace. ``programs``: those that are loaded; ``takeover``: flows that another build's programs
+    carry; ``has_tcx``: the kernel knows such links. ``rerouted`` is called when the host's routes have changed."""
 
     def __init__(
         self,
@@ -54,6 +56,7 @@ class TrafficControl:
         devices: Devices,
         programs: Mapping[str, Program],
         pins: Path,
+        takeover: Takeover,
         *,
         has_tcx: bool,
         rerouted: Callable[[], None] = lambda: None,
@@ -63,6 +66,7 @@ class TrafficControl:
         self._devices = devices
         self._programs = programs
         self._pins = pins
+        self._takeover = takeover
         self._has_tcx = has_tcx
         self._rerouted = rerouted
         self._route = RouteSocket()
@@ -81,7 +85,7 @@ class TrafficControl:
         try:
             await self._look()
             await self._rows_are_written()
-            await self._attach()
+            await self._take_over()
             self.is_on = True
             log.info("programs carry pods' packets", devices=len(list(self._targets())))
             while True:
@@ -92,7 +96,7 @@ class TrafficControl:
                 self._changed.clear()
                 try:
                     await self._look()
-                    await self._attach()
+                    await self._take_over()
                 except KernelError as error:
                     log.warning("devices cannot be looked at, tried again", reason=str(error))
         finally:
@@ -156,10 +160,26 @@ class TrafficControl:
         if self._devices.now.tunnel_ifindex:
             yield Target(self._devices.now.tunnel_ifindex, TUNNEL_DEVICE, TUNNEL, self._has_tcx)
 
-    async def _attach(self) -> None:
-        """Every target has every program of its place; receiving programs first, over all devices."""
+    async def _take_over(self) -> None:
+        """Every target has every program of its place, and these know the flows that another build's programs carried.
+
+        What comes from outside goes to the other build's programs for as long as they know more than ours do.
+        """
+        former, maps = self._takeover, (*MAPS, *KERNEL_MAPS)
+        if not former.is_pending(maps):
+            await self._attach()
+            return
+        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        await self._attach(but=FROM_OUTSIDE)
+        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        await self._attach()
+        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        former.finish(maps)
+
+    async def _attach(self, but: frozenset[str] = frozenset()) -> None:
+        """Every target has every program of its place, ``but`` for some; receiving programs first, over all devices."""
         targets = list(self._targets())
-        without, put_on = await asyncio.to_thread(self._put_right, targets)
+        without, put_on = await asyncio.to_thread(self._put_right, targets, but)
         for device, reason in without.items():
             if self.without.get(device) != reason:
                 log.error("programs cannot be attached", device=device, reason=reason)
@@ -170,7 +190,7 @@ class TrafficControl:
             self.repaired += len(lost)
         self._complete = {target.index for target in targets if target.name not in without}
 
-    def _put_right(self, targets: list[Target]) -> tuple[dict[str, str], set[Target]]:
+    def _put_right(self, targets: list[Target], but: frozenset[str]) -> tuple[dict[str, str], set[Target]]:
         """Device -> why it has not all its programs; and the devices that were given some. On a worker thread.
 
         Raises:
@@ -180,7 +200,7 @@ class TrafficControl:
         ids = {name: program.info().program_id for name, program in self._programs.items()}
         without: dict[str, str] = {}
         put_on: set[Target] = set()
-        for name, target in in_order(targets, lambda each: each.place):
+        for name, target in in_order(targets, lambda each: each.place, but):
             if name not in ids or there.get((target.index, name)) == ids[name]:
                 continue
             try:
@@ -189,7 +209,9 @@ class TrafficControl:
             except KernelError as error:
                 if error.errno != errno.ENODEV:  # gone meanwhile
                     without[target.name] = str(error)
-        without |= self._update_others(targets, there, ids)
+        without |= self._update_others(
+            targets, there, {name: n for name, n in ids.items() if name not in but}
+        )
         return without, put_on
 
     def _put_on(self, target: Target, name: str) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from build_backend import cni_shim
+from meshd.kernel.netns import Netns
 from tests.netns.cni.node import CniNode
+from tests.netns.pod_network_agent.world import behind
 from tests.patience import patience
 
 
@@ -25,3 +27,9 @@ def node(tmp_path: Path, unique_name: str) -> Iterator[CniNode]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def world(node: CniNode, unique_name: str) -> Iterator[Netns]:
+    with behind(node, f"{unique_name}u") as made:
+        yield made

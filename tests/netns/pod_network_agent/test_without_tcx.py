@@ -18,6 +18,7 @@ from meshd.dataplane.opening import Opened, link_pins, open_object
 from meshd.dataplane.pod_network import filters
 from meshd.dataplane.pod_network.places import POD, UPLINK, Place
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
+from meshd.dataplane.takeover import Takeover
 from meshd.kernel import netlink
 from meshd.kernel.netlink import VethEnd
 from meshd.kernel.netns import Netns
@@ -73,7 +74,7 @@ async def attached(config: Config, opened: Opened) -> Seen:
     mesh = Mesh()
     mesh.replace(CNI, [pod("plain"), pod("limited", via_stack=True)])
     programs = {name: each for name, each in opened.loaded.programs.items() if name.startswith("pod_")}
-    made = TrafficControl(config, mesh, Devices(), programs, link_pins(config), has_tcx=False)
+    made = TrafficControl(config, mesh, Devices(), programs, link_pins(config), Takeover(), has_tcx=False)
     # Rows are written by others.
     tasks = [asyncio.create_task(part.run()) for part in (FakeDataplane(mesh), made)]
     try:
