@@ -28,7 +28,8 @@ class Right(NamedTuple):
         return f'cannot {self.verb} resource "{self.resource}" in API group "{self.group}"'
 
     def __str__(self) -> str:
-        return f"{self.verb}-{self.resource}{'.' if self.group else ''}{self.group}"
+        words = (self.verb, *self.resource.split("/"))
+        return "-".join(words) + (f".{self.group}" if self.group else "")
 
 
 def role() -> Object:
