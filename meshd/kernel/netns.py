@@ -3,6 +3,8 @@ moves, and no failure can leave it elsewhere, because the worker ends inside the
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import errno
 import os
 import socket
@@ -99,10 +101,18 @@ class Netns:
         """
 
         def inside() -> T:
-            checked_libc(lib.setns(self.fd, lib.CLONE_NEWNET), "enter", f"network namespace {self.name}")
+            self.enter()
             return function()
 
         return on_thread(inside)
+
+    def enter(self) -> None:
+        """The calling thread is in the namespace until it ends: for what `apart` or `on_thread` runs.
+
+        Raises:
+            KernelError: refused; the thread is where it was.
+        """
+        checked_libc(lib.setns(self.fd, lib.CLONE_NEWNET), "enter", f"network namespace {self.name}")
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket of this namespace."""
@@ -170,3 +180,21 @@ def on_thread(function: Callable[[], T]) -> T:
     if errors:
         raise errors[0]
     return results[0]
+
+
+async def apart(function: Callable[[], T]) -> T:
+    """What ``function`` returns or raises, run to its end on a fresh thread, also when the caller is cancelled.
+
+    For who would else wait twice: a worker of `asyncio.to_thread` for the thread that `on_thread` makes.
+    """
+    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+    outcome.set_running_or_notify_cancel()
+
+    def work() -> None:
+        try:
+            outcome.set_result(function())
+        except BaseException as error:  # handed to the caller as it is
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="netns").start()
+    return await asyncio.wrap_future(outcome)

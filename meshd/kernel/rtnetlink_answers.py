@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
 
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.rtnetlink import Address, attributes
+
+# linux/if_link.h, and the place of one setting among the 32-bit words of a device (linux/ipv6.h).
+_IFLA_AF_SPEC, _IFLA_INET6_CONF = 26, 2
+_DEVCONF_DISABLE_IPV6 = 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,19 @@ def link_of(answer: bytes) -> Link:
         rt.value(found.get(rt.IFLA_GROUP)),
         rt.value(found.get(rt.IFLA_LINK)),
     )
+
+
+def index_of(answer: bytes) -> int:
+    """The ifindex in an answer to `rtnetlink.get_link`."""
+    return int(rt.LINK.unpack_from(answer)[2])
+
+
+def is_without_ipv6(answer: bytes) -> bool:
+    """Whether the device of an answer to `rtnetlink.get_link` has disable_ipv6 set; not where the kernel has no IPv6."""
+    found = answer[rt.LINK.size :]
+    for kind in (_IFLA_AF_SPEC, socket.AF_INET6, _IFLA_INET6_CONF):
+        found = next((each for named, each in attributes(found) if named == kind), b"")
+    return rt.value(found[_DEVCONF_DISABLE_IPV6 * 4 :][:4]) != 0
 
 
 def group_of(answer: bytes) -> int:

@@ -5,7 +5,7 @@ the host's end. The host has a route and a permanent neighbour for each of the p
 or neighbour discovery, no subnet is shared, and pods, host and natively routed nodes reach each other by address through
 the host's stack alone.
 
-Every function runs on a worker thread. ``host`` is a socket of the node's namespace.
+Every function runs on a worker thread, `make` on one of its own. ``host`` is a socket of the node's namespace.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from meshd.kernel import rtnetlink as rt
 from meshd.kernel.netns import SYSCTLS, Netns
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink import Message, VethSide
-from meshd.kernel.rtnetlink_answers import link_of
+from meshd.kernel.rtnetlink_answers import index_of, is_without_ipv6, link_of
 from meshd.model import Address, is_ipv4
 from meshd.model.attachment import Attachment, AttachmentKey
 from meshd.model.workload import PodLink
@@ -74,11 +74,14 @@ def gateways(attachment: Attachment) -> list[rt.Address]:
 def make(host: RouteSocket, attachment: Attachment, mtu: int, more: More = lambda _: ()) -> PodLink:
     """Makes the pair and all that belongs to it; what an earlier attempt left is replaced.
 
+    The calling thread stays in the pod's namespace: `netns.apart` and `netns.on_thread` run it on one that ends.
+
     Raises:
         KernelError: refused; nothing is left. ENOENT: the pod's namespace is not there.
     """
     with Netns.open(Path(attachment.netns)) as pod:
-        return pod.run(lambda: _make(host, pod, attachment, mtu, more))
+        pod.enter()
+        return _make(host, pod, attachment, mtu, more)
 
 
 def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more: More) -> PodLink:
@@ -91,9 +94,10 @@ def _make(host: RouteSocket, pod: Netns, attachment: Attachment, mtu: int, more:
         try:
             index = _index(host, near.name)
             host.exchange([*_on_host(index, pair, attachment), *more(index)])
-            if any(not is_ipv4(address) for address in attachment.addresses):
-                enable_ipv6(attachment.ifname)
-            inside.exchange(list(_in_pod(_index(inside, far.name), pair, attachment)))
+            [[answer]] = inside.exchange([rt.get_link(far.name)])
+            if is_without_ipv6(answer) and any(not is_ipv4(each) for each in attachment.addresses):
+                _enable_ipv6(far.name)
+            inside.exchange(list(_in_pod(index_of(answer), pair, attachment)))
             _wait_until_running(host, near.name)
         except (KernelError, OSError):
             delete(host, near.name)
@@ -156,11 +160,12 @@ def _index(route: RouteSocket, name: str) -> int:
     return found
 
 
-def enable_ipv6(ifname: str) -> None:
-    """Runtimes switch IPv6 off in namespaces whose plugins they do not expect to give such an address."""
-    path = SYSCTLS / "net/ipv6/conf" / ifname / "disable_ipv6"
-    if path.exists() and path.read_text().strip() == "1":
-        path.write_text("0")
+def _enable_ipv6(ifname: str) -> None:
+    """Runtimes switch IPv6 off in namespaces whose plugins they do not expect to give such an address.
+
+    The file is not asked: in a new namespace its directories are made at the first look, which takes longer than a route.
+    """
+    (SYSCTLS / "net/ipv6/conf" / ifname / "disable_ipv6").write_text("0")
 
 
 def delete(host: RouteSocket, name: str) -> None:

@@ -18,7 +18,7 @@ from meshd.dataplane.pod_network import comparison, known_links, links, node_for
 from meshd.dataplane.pod_network.sysctls import Sysctls
 from meshd.dataplane.pod_network.traffic_control import TrafficControl
 from meshd.errors import KernelError
-from meshd.kernel.netns import Netns
+from meshd.kernel.netns import Netns, apart
 from meshd.kernel.route_socket import RouteSocket
 from meshd.model.attachment import Attachment, AttachmentKey, PodInterface
 from meshd.model.workload import PodLink
@@ -114,23 +114,23 @@ class PodNetwork:
         if name in self._doomed:
             async with self._sweeping:
                 self._doomed.discard(name)
-        made = await asyncio.to_thread(self._make, attachment)
-        if self._programs is not None:
+        programs = self._programs
+        if programs is None:
+            await apart(partial(links.make, self._route, attachment, self.mtu))
+        else:
+            requests = partial(programs.requests, attachment)
+            made = await apart(partial(links.make, self._route, attachment, self.mtu, requests))
+            if attachment.via_stack:
+                await asyncio.to_thread(self._attach_links, programs, attachment, made)
             self._links[attachment.key] = made
         return await self.interface(attachment)
 
-    def _make(self, attachment: Attachment) -> PodLink:
-        programs = self._programs
-        if programs is None:
-            return links.make(self._route, attachment, self.mtu)
-        requests = partial(programs.requests, attachment)
-        made = links.make(self._route, attachment, self.mtu, requests)
+    def _attach_links(self, programs: TrafficControl, attachment: Attachment, made: PodLink) -> None:
         try:
             programs.attach_links(attachment, made.ifindex)
         except KernelError:
             links.delete(self._route, links.ends(attachment.key).host_name)
             raise
-        return made
 
     async def observe(self, attachment: Attachment) -> None:
         """Services are translated on the link that another plugin made, if it has an end on this node.

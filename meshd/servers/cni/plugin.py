@@ -121,13 +121,8 @@ class Plugin:
             raise on_disk
         if isinstance(answer, BaseException):
             raise answer
-        log.info(
-            "pod attached",
-            pod=f"{made.namespace}/{made.name}",
-            container=made.container_id,
-            addresses=[format_address(address) for address in made.addresses],
-            trace=asked.trace,
-        )
+        # The runtime does not wait for the log's line.
+        asyncio.get_running_loop().call_soon(_tell_attached, made, asked.trace)
         return answer
 
     async def _on_disk(self) -> None:
@@ -247,6 +242,16 @@ class Plugin:
         limited = await self._network.why_limited()
         if limited:
             raise CniError(LIMITED_CONNECTIVITY, limited)
+
+
+def _tell_attached(made: Attachment, trace: str) -> None:
+    log.info(
+        "pod attached",
+        pod=f"{made.namespace}/{made.name}",
+        container=made.container_id,
+        addresses=[format_address(address) for address in made.addresses],
+        trace=trace,
+    )
 
 
 def is_repeated(known: Attachment, wanted: Attachment) -> bool:

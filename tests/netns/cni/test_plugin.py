@@ -26,6 +26,15 @@ def test_two_pods_and_the_node_reach_each_other_in_both_families(node: CniNode) 
     assert reaches(first, "fd00::11")
 
 
+def test_a_namespace_in_which_the_runtime_switched_ipv6_off_gets_it_back(node: CniNode) -> None:
+    first = node.pod("one")
+    with Netns.open(first) as pod:
+        pod.write_sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+    one = node.ask("ADD", "one", first)
+    assert all(reaches(node.netns, address) for address in one.addresses)
+    assert reaches(first, "fd00::11")
+
+
 def test_pods_of_two_nodes_reach_each_other_by_native_routes(
     node: CniNode, tmp_path: Path, unique_name: str
 ) -> None:

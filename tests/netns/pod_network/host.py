@@ -24,7 +24,7 @@ from meshd.kernel import netlink
 from meshd.kernel.btf import Btf
 from meshd.kernel.codec import Codec
 from meshd.kernel.netlink import VethEnd, add_route, create_veth, link_index
-from meshd.kernel.netns import Netns
+from meshd.kernel.netns import Netns, on_thread
 from meshd.kernel.object import BpfObject, Loaded
 from meshd.kernel.program import TestRun
 from meshd.kernel.route_socket import RouteSocket
@@ -132,7 +132,11 @@ class Host:
             tuple(map(parse_address, ip.values())), via_stack=via_stack,
         )  # fmt: skip
         programs = self.loaded.programs if attached else {}
-        link = links.make(self._route, attachment, mtu, lambda index: filters.attach(index, POD, programs))
+        link = on_thread(
+            lambda: links.make(
+                self._route, attachment, mtu, lambda index: filters.attach(index, POD, programs)
+            )
+        )
         made = Pod(name, inside, ip, link)
         self.pods.append(made)
         self.write_pod(made)
