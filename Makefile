@@ -5,10 +5,11 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test test-kernels test-kubernetes test-long check bench bench-path image setup lint-fix constraints clean
+.PHONY: help demo demo-kubernetes test test-kernels test-kubernetes test-long check bench bench-path image setup lint-fix constraints clean
 
 help:
 	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
+	@echo "make demo-kubernetes  the same on two joined clusters of real Kubernetes, with kubectl and meshctl (root)"
 	@echo "make test         everything that can run here; closes with what could not"
 	@echo "make test-kernels the same programs and packets on Debian's kernels 6.1 and 6.12, in QEMU (root)"
 	@echo "make test-kubernetes  only what needs Kubernetes, which is built and started here (part of make test)"
@@ -25,6 +26,11 @@ demo:
 	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
 	@$(SETUP) demo
 	@$(BIN)/meshctl lab demo $(ARGS)
+
+demo-kubernetes:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) test
+	@$(BIN)/python -m scripts.kubernetes.demo $(ARGS)
 
 test:
 	@$(SETUP) test

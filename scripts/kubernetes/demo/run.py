@@ -1,0 +1,65 @@
+"""The parts of the demo on Kubernetes: a site's clusters are joined, loaded, and gone through."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from meshd.lab.demo import watched
+from meshd.lab.demo.picture import Picture
+from meshd.lab.demo.stage import Phase
+from meshd.lab.demo.watched import AfterPhase, Watched
+from scripts.kubernetes.demo import joining
+from scripts.kubernetes.demo.load import start_backends, start_clients
+from scripts.kubernetes.demo.mesh import TIMEOUT, Mesh
+from scripts.kubernetes.demo.phases import PHASES
+
+Say = Callable[[str], None]
+
+
+async def joined(mesh: Mesh, images: Sequence[Path], say: Say) -> None:
+    """The clusters of ``mesh`` are one mesh, and every node knows the backends of every cluster."""
+    async with _timed(say, "images of meshd and etcd on every node"):
+        await joining.import_images(mesh, images)
+    async with _timed(say, "etcds of the mesh"):
+        await joining.start_etcds(mesh)
+    async with _timed(say, "meshctl clustermesh invite, join"):
+        await joining.join(mesh)
+    async with _timed(say, "meshctl kube install"):
+        await joining.install(mesh)
+        await asyncio.gather(
+            *(m.kubectl("wait", "--for=condition=Ready", "nodes", "--all", TIMEOUT) for m in mesh.members)
+        )
+    async with _timed(say, "backends, known to every node"):
+        await start_backends(mesh, joining.IMAGE)
+
+
+async def go_through(
+    mesh: Mesh,
+    out: Path,
+    picture: Picture,
+    phases: Sequence[Phase[Mesh]] = PHASES,
+    after_phase: AfterPhase | None = None,
+) -> int:
+    """Starts clients in every cluster, goes through ``phases``, ends them; 0 if all went as it must, else 1.
+
+    ``out`` gets report.json and timeline.svg. ``after_phase`` is awaited after each phase with its number (from 1).
+    """
+    async with _timed(picture.say, "clients"):
+        clients = await start_clients(mesh, joining.IMAGE)
+    watching = Watched(clients, picture)
+    happened = await watching.go_through(mesh, phases, after_phase)
+    result = watching.conclude(happened, out)
+    picture.close()
+    return watched.tell(result, mesh.cluster_names, out)
+
+
+@asynccontextmanager
+async def _timed(say: Say, what: str) -> AsyncIterator[None]:
+    """Says ``what`` and how long it took, when it is done."""
+    begun = time.monotonic()
+    yield
+    say(f"{what}: {time.monotonic() - begun:.1f} s")
