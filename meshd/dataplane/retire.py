@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from meshd.dataplane.delta import Delta
+from meshd.dataplane.spacing import Spacing
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
 
@@ -63,8 +64,10 @@ class Retired:
 
     async def run(self) -> None:
         """Until cancelled."""
+        spacing = Spacing()
         while True:
             await self._added.wait()
+            await spacing.wait()
             self._added.clear()
             self._taken, self._rows = self._rows, {name: set() for name in self.maps}
             await grace_period(self._wait_for_programs)

@@ -21,6 +21,7 @@ import structlog
 from meshd.dataplane.layouts import Endpoint, Layouts
 from meshd.dataplane.retire import grace_period
 from meshd.dataplane.rows import ServedFrontend
+from meshd.dataplane.spacing import Spacing
 from meshd.dataplane.workload_netns import WorkloadNetns
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
@@ -87,8 +88,10 @@ class SocketCloser:
 
     async def run(self) -> None:
         """Until cancelled."""
+        spacing = Spacing()
         while True:
             await self._added.wait()
+            await spacing.wait()
             self._added.clear()
             lost, self._lost = self._lost, {}
             try:
