@@ -1,7 +1,7 @@
 """Rounds of work that every change asks for: the first at once, those of a storm together.
 
-A grace period or a look at all records costs a worker thread the same, whatever it is for: with 100 changes a second, one round
-for each is a quarter of all that the agent does.
+A grace period or a look at all records costs a worker thread the same, whatever it is for: with 100 changes a second, one
+round for each is a quarter of all that the agent does.
 """
 
 from __future__ import annotations
