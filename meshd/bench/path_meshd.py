@@ -43,6 +43,11 @@ class MeshNode:
             "cni": {"podCidrs": [str(node.pods)], "socket": str(self.socket)},
         }
         self.agent = stack.enter_context(Agent(network.places, place, own | options))
+        deadline = time.monotonic() + TIMEOUT_S
+        while not cni.is_served(self.socket):
+            if time.monotonic() > deadline:
+                raise BenchError(f"meshd of {node.name} gives pods no interfaces after {TIMEOUT_S:g} s")
+            time.sleep(_LOOK_EVERY_S)
 
     def pod(self, number: int) -> End:
         """A new pod, by ADD."""
