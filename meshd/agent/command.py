@@ -1,9 +1,10 @@
-"""`meshd`, `meshd cleanup` and `meshd node release`: arguments in, exit status out (0 ok, 1 failed, 2 usage)."""
+"""`meshd`, `meshd cleanup`, `meshd node look|release`: arguments in, exit status out (0 ok, 1 failed, 2 usage)."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the agent until SIGTERM or SIGINT, or clean up. Hooks and maps stay when the agent ends."""
     parsed = parser().parse_args(arguments)
     try:
+        if parsed.command == "node" and parsed.action == "look":
+            return look()
         options = config.load(parsed.config)
         if parsed.command == "cleanup":
             return clean_up(options, parsed.features, drop_translated=parsed.drop_translated)
@@ -47,8 +50,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="although flows that only the programs carry (masqueraded, to services, in the tunnel) end with them",
     )
-    node = commands.add_parser("node", help="what Kubernetes is told of this node")
-    release = node.add_subparsers(dest="action", metavar="ACTION", required=True).add_parser(
+    node = commands.add_parser("node", help="what this machine offers, and what Kubernetes is told of it")
+    actions = node.add_subparsers(dest="action", metavar="ACTION", required=True)
+    actions.add_parser(
+        "look", help="what of kernel, cgroups and network matters to meshd, as JSON; changes nothing"
+    )
+    release = actions.add_parser(
         "release",
         help="take the agent's taint and condition off the Node, without an agent; the next network says what it is",
     )
@@ -97,6 +104,14 @@ def clean_up(options: Config, wanted: Sequence[str], *, drop_translated: bool) -
     print(
         f"meshd: removed {len(removed.hooks)} hooks{programs} and {len(removed.maps)} maps below {options.bpffs}"
     )
+    return 0
+
+
+def look() -> int:
+    """Prints what this machine offers; no configuration is needed."""
+    from meshd.agent import machine  # noqa: PLC0415 - as above
+
+    print(json.dumps(machine.look(Config(node_name="").bpffs)))
     return 0
 
 

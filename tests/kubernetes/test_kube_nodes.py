@@ -3,6 +3,7 @@ are replaced, and leave."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,46 @@ def test_an_upgrade_takes_one_agent_away_at_a_time(installed: RunningCluster, tm
 def test_an_image_that_no_node_can_have_is_named_and_stops_at_the_first_node(
     installed: RunningCluster,
 ) -> None:
-    done = meshctl(installed, "upgrade", "--image", "registry.invalid/meshd:none", "--timeout", "60")
+    refused = ("--image", "registry.invalid/meshd:none", "--no-node-look")
+    done = meshctl(installed, "upgrade", *refused, "--timeout", "30")
     assert done.returncode == 1
     assert "registry.invalid/meshd:none" in done.stderr
     assert "1 of 2 nodes have it, 1 are available" in done.stderr
     install(installed)
+
+
+@pytest.mark.long
+def test_an_image_that_no_node_can_have_is_refused_before_anything_is_changed(
+    installed: RunningCluster,
+) -> None:
+    done = meshctl(installed, "upgrade", "--image", "registry.invalid/meshd:none")
+    assert done.returncode == 1
+    assert "nothing was changed" in done.stderr
+    assert re.search(r"^refused +image .*registry.invalid/meshd:none", done.stdout, re.MULTILINE)
+    assert meshctl(installed, "status").returncode == 0
+
+
+def test_what_only_a_node_knows_is_asked_there_and_refuses(installed: RunningCluster) -> None:
+    well = meshctl(installed, "check", "--without-kube-proxy")
+    assert well.returncode == 0, well.stdout + well.stderr
+    for concern in ("cgroup v2", "kernel features", "pods' cgroups", "MTU", "nodes' routes"):
+        assert re.search(rf"^ok +{concern} ", well.stdout, re.MULTILINE), well.stdout
+    node = installed.nodes[1]
+    service = next(installed.place.services[0].subnets(new_prefix=24))[77]
+    node.run("ip", "link", "add", "docker0", "type", "bridge")
+    node.run("ip", "address", "add", f"{service}/24", "dev", "docker0")
+    node.run("ip", "link", "set", "eth0", "mtu", "1400")
+    try:
+        done = meshctl(installed, "check", "--without-kube-proxy")
+    finally:
+        node.run("ip", "link", "delete", "docker0")
+        node.run("ip", "link", "set", "eth0", "mtu", "1500")
+    assert done.returncode == 1
+    assert f"c1-n2 has {service} on docker0, of the services" in done.stdout
+    assert "uplinks carry from 1400 (c1-n2) to 1500 bytes" in done.stdout
+    names = installed.get("namespaces")["items"]
+    left = [each["metadata"]["name"] for each in names if each["status"]["phase"] == "Active"]
+    assert not [each for each in left if each.startswith("meshd-look")]
 
 
 def test_an_uninstall_gives_nodes_back(installed: RunningCluster) -> None:

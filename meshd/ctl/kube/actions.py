@@ -13,11 +13,20 @@ from typing import Any
 import yaml
 
 from meshd.ctl.errors import CtlError, UsageError
-from meshd.ctl.kube import connectivity, facts, manifests, preflight, removal, rollout
+from meshd.ctl.kube import (
+    connectivity,
+    facts,
+    manifests,
+    node_findings,
+    node_look,
+    preflight,
+    removal,
+    rollout,
+)
 from meshd.ctl.kube.connectivity_rows import Outcome, Row
+from meshd.ctl.kube.findings import Accepted, Facts, Finding, Level, ordered
 from meshd.ctl.kube.manifests import RESOURCES, Choice, Object
 from meshd.ctl.kube.mesh import options_of_mesh
-from meshd.ctl.kube.preflight import Accepted, Finding, Level
 from meshd.ctl.output import GREEN, RED, YELLOW, coloured
 from meshd.errors import ApiServerError, MeshError
 from meshd.kubeapi import kubeconfig
@@ -75,19 +84,26 @@ def client_of(options: argparse.Namespace) -> Client:
 
 async def check(options: argparse.Namespace, client: Client) -> int:
     """All findings, or all rows of a test of connectivity; status 1 where one refuses or fails."""
+    image = await image_of(options, client)
     if options.connectivity:
-        return await test_connectivity(options, client, await image_of(options, client), options.timeout)
-    found = await facts.gather(client)
-    return 1 if show(preflight.findings(found, accepted(options, {}))) else 0
+        if not image:
+            raise CtlError(f"no meshd in namespace {options.namespace}: name an image, --image")
+        return await test_connectivity(options, client, image, options.timeout)
+    return (
+        1
+        if show(await look(options, client, await facts.gather(client, options.namespace), {}, image))
+        else 0
+    )
 
 
 async def install(options: argparse.Namespace, client: Client) -> int:
     """Pre-flight, apply, wait."""
-    found = await facts.gather(client, options.api_server)
+    found = await facts.gather(client, options.namespace, options.api_server)
     config = manifests.merged(await options_of_mesh(client, options.namespace), read_config(options))
-    if show(preflight.findings(found, accepted(options, config))):
+    choice = chosen(options, found.api_servers, config)
+    if show(await look(options, client, found, config, choice.image)):
         raise CtlError("nothing was changed: see what is refused above")
-    return await put(options, client, chosen(options, found.api_servers, config))
+    return await put(options, client, choice)
 
 
 async def upgrade(options: argparse.Namespace, client: Client) -> int:
@@ -99,16 +115,28 @@ async def upgrade(options: argparse.Namespace, client: Client) -> int:
         if error.status == 404:
             raise CtlError(f"no meshd in namespace {options.namespace}: meshctl kube install") from error
         raise
-    found = await facts.gather(client, options.api_server)
+    found = await facts.gather(client, options.namespace, options.api_server)
     known = manifests.merged(
         manifests.config_of(config_map), await options_of_mesh(client, options.namespace)
     )
     config = manifests.merged(known, read_config(options))
-    if show(preflight.findings(found, accepted(options, config))):
-        raise CtlError("nothing was changed: see what is refused above")
     choice = chosen(options, found.api_servers, config)
+    if show(await look(options, client, found, config, choice.image)):
+        raise CtlError("nothing was changed: see what is refused above")
     say(f"from {before['spec']['template']['spec']['containers'][0]['image']} to {choice.image}")
     return await put(options, client, choice)
+
+
+async def look(
+    options: argparse.Namespace, client: Client, found: Facts, config: Mapping[str, Any], image: str
+) -> list[Finding]:
+    """All findings; of nodes themselves where pods of ``image`` may look at them."""
+    if image and not (
+        options.no_node_look or getattr(options, "no_wait", False) or getattr(options, "dry_run", False)
+    ):
+        found = await node_look.with_looks(client, found, image, options.timeout, say)
+    given = accepted(options, config)
+    return ordered([*preflight.findings(found, given), *node_findings.findings(found, given)])
 
 
 async def put(options: argparse.Namespace, client: Client, choice: Choice) -> int:
@@ -139,14 +167,14 @@ async def test_connectivity(options: argparse.Namespace, client: Client, image: 
 
 
 async def image_of(options: argparse.Namespace, client: Client) -> str:
-    """The image that the user names, else that of the agents."""
+    """The image that the user names, else that of the agents; empty: neither."""
     if options.image:
         return str(options.image)
     try:
         agents = await client.get(DAEMON_SETS, NAME, options.namespace, into=OBJECT)
     except ApiServerError as error:
         if error.status == 404:
-            raise CtlError(f"no meshd in namespace {options.namespace}: name an image, --image") from error
+            return ""
         raise
     return str(agents["spec"]["template"]["spec"]["containers"][0]["image"])
 

@@ -20,7 +20,9 @@ kube-proxy, and pods of another network plugin, which keep their interfaces unti
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Everything behind ``meshctl kube``."""
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    check = _action(actions, "check", "what of this cluster stands in meshd's way; changes nothing")
+    check = _action(
+        actions, "check", "what of this cluster and its nodes stands in meshd's way; changes nothing"
+    )
     install = _action(actions, "install", "put meshd on every node, and wait for it")
     upgrade = _action(
         actions, "upgrade", "another image or configuration, one node after the other; or an older one"
@@ -35,6 +37,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             ("--accept-other-cni", "another network plugin runs"),
         ):
             each.add_argument(name, action="store_true", help=meaning)
+        each.add_argument(
+            "--no-node-look",
+            action="store_true",
+            help="no pods that look at nodes from inside (kernel features, cgroups, MTU, routes)",
+        )
         each.epilog = CHECKED
         each.formatter_class = argparse.RawDescriptionHelpFormatter
     check.add_argument(
@@ -43,7 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="instead: whether pods reach what they have to, tried by pods of a namespace that goes again",
     )
     check.add_argument(
-        "--image", metavar="REFERENCE", help="of those pods; default: the agents', which nodes have"
+        "--image",
+        metavar="REFERENCE",
+        help="of pods that look at nodes, or test connectivity; default: the agents'; without either nobody looks",
     )
     check.add_argument(
         "--timeout",

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from meshd.ctl.kube.preflight import Facts, Node
+import yaml
+
+from clustermesh import pin
+from clustermesh.errors import OptionsError
+from meshd.ctl.kube.findings import Facts, Node
 from meshd.errors import ApiServerError
 from meshd.kubeapi.client import OBJECT, Client
-from meshd.kubeapi.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES, PODS, SERVICES, Resource
+from meshd.kubeapi.resources import DAEMON_SETS, ENDPOINT_SLICES, NODES, PODS, SECRETS, SERVICES, Resource
 
 # Any: objects of Kubernetes, as JSON.
 Object = dict[str, Any]
@@ -28,12 +33,13 @@ POLICIES: Mapping[str, tuple[str, ...]] = {
     ),
     "cilium.io": ("ciliumnetworkpolicies", "ciliumclusterwidenetworkpolicies"),
 }
+PEERS = "meshd-peers"
 # How many kubelets are asked at the same time.
 AT_ONCE = 16
 
 
-async def gather(client: Client, api_servers: Iterable[str] = ()) -> Facts:
-    """All that :func:`meshd.ctl.kube.preflight.findings` wants to know. ``api_servers``: as the user names them.
+async def gather(client: Client, namespace: str, api_servers: Iterable[str] = ()) -> Facts:
+    """All that the API server knows of what matters. ``namespace``: of meshd; ``api_servers``: as the user names them.
 
     Raises:
         ApiServerError, ApiServerUnreachable: something could not be read.
@@ -41,12 +47,13 @@ async def gather(client: Client, api_servers: Iterable[str] = ()) -> Facts:
     version, policies, servers = await asyncio.gather(
         client.fetch("/version"), policies_of(client), api_servers_of(client)
     )
-    nodes, daemon_sets, services, pods, cidrs = await asyncio.gather(
+    nodes, daemon_sets, services, pods, cidrs, peers = await asyncio.gather(
         _listed(client, NODES),
         _listed(client, DAEMON_SETS),
         _listed(client, SERVICES),
         _listed(client, PODS),
         _listed_if_served(client, SERVICE_CIDRS),
+        peers_of(client, namespace),
     )
     return Facts(
         version=version_of(json.loads(version)),
@@ -56,6 +63,7 @@ async def gather(client: Client, api_servers: Iterable[str] = ()) -> Facts:
         policies=policies,
         ports=(*service_ports(services), *host_ports(pods)),
         api_servers=tuple(api_servers) or servers,
+        peers=peers,
     )
 
 
@@ -105,6 +113,26 @@ async def api_servers_of(client: Client) -> tuple[str, ...]:
     return tuple(found)
 
 
+async def peers_of(client: Client, namespace: str) -> dict[str, tuple[str, ...]]:
+    """Joined cluster -> its networks, as `meshctl clustermesh join` left them; what is unreadable is nobody's."""
+    try:
+        secret = await client.get(SECRETS, PEERS, namespace, into=OBJECT)
+    except ApiServerError as error:
+        # Who may not read Secrets may check the rest.
+        if error.status not in (403, 404):
+            raise
+        return {}
+    found = {}
+    for name, content in (secret.get("data") or {}).items():
+        try:
+            document = yaml.safe_load(base64.b64decode(content))
+            networks = pin.parse(document[pin.KEY]).networks
+        except (ValueError, KeyError, TypeError, yaml.YAMLError, OptionsError):
+            continue
+        found[name] = tuple(map(str, networks))
+    return found
+
+
 def version_of(said: Mapping[str, str]) -> tuple[int, int]:
     """Major and minor; some distributions write ``36+``."""
     major, minor = (int(re.sub(r"\D.*", "", said[name]) or 0) for name in ("major", "minor"))
@@ -124,6 +152,9 @@ def node_of(node: Object) -> Node:
         pod_cidrs=tuple(spec.get("podCIDRs") or filter(None, [spec.get("podCIDR")])),
         addresses=tuple(
             each["address"] for each in status.get("addresses") or () if each["type"] == "InternalIP"
+        ),
+        is_alive=not any(
+            each["type"] == "Ready" and each["status"] == "Unknown" for each in status.get("conditions") or ()
         ),
     )
 

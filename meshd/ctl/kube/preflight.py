@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
 
-Network = IPv4Network | IPv6Network
+from meshd.ctl.kube.findings import KUBERNETES, Accepted, Facts, Finding, Level, Network, some
 
-# The oldest that meshd is tested on (scripts/kernels), and of Kubernetes the oldest with AppArmor as a field.
+# The oldest that meshd is tested on (scripts/kernels).
 KERNEL = (6, 1)
-KUBERNETES = (1, 30)
 # DaemonSets by which the usual network plugins are known; each also makes some of the node's network its own.
 OTHERS = {
     "antrea-agent": "Antrea",
@@ -28,66 +25,11 @@ OTHERS = {
     "weave-net": "Weave Net",
 }
 KUBE_PROXY = "kube-proxy"
-SHOWN = 5
-
-
-class Level(Enum):
-    """``REFUSED``: nothing is installed until it is mended or accepted."""
-
-    OK = "ok"
-    WARNING = "warning"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``about``: the concern, in a word or two; ``remedy``: what to do, where something is to be done."""
-
-    level: Level
-    about: str
-    said: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Node:
-    """A node as the API server knows it. ``cgroups``: the version that its kubelet found; 0: it does not say."""
-
-    name: str
-    kernel: str = "6.1.0"
-    system: str = "linux"
-    architecture: str = "amd64"
-    pod_cidrs: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    cgroups: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """``policies``: resource -> names. ``ports``: what is served to the outside (services, pods), each as one phrase."""
-
-    version: tuple[int, int] = KUBERNETES
-    nodes: tuple[Node, ...] = ()
-    service_cidrs: tuple[str, ...] = ()
-    daemon_sets: frozenset[str] = frozenset()
-    policies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    ports: tuple[str, ...] = ()
-    api_servers: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """What the user wants, and what he takes with it."""
-
-    without_kube_proxy: bool = False
-    unenforced_policies: bool = False
-    unserved_ports: bool = False
-    other_cni: bool = False
 
 
 def findings(facts: Facts, accepted: Accepted) -> list[Finding]:
-    """One finding a concern at least, those that refuse last, where they are read."""
-    found = [
+    """One finding a concern at least."""
+    return [
         _versions(facts),
         _kernels(facts),
         _machines(facts),
@@ -99,7 +41,6 @@ def findings(facts: Facts, accepted: Accepted) -> list[Finding]:
         _policies(facts, accepted),
         *_outside(facts, accepted),
     ]
-    return sorted(found, key=lambda each: list(Level).index(each.level))
 
 
 def _versions(facts: Facts) -> Finding:
@@ -141,8 +82,10 @@ def _machines(facts: Facts) -> Finding:
 
 
 def _cgroups(facts: Facts) -> Finding:
-    old = [node.name for node in facts.nodes if node.cgroups == 1]
-    unknown = [node.name for node in facts.nodes if node.cgroups == 0]
+    # What a node itself says is more than what its kubelet uses (node_findings.py).
+    asked = [node for node in facts.nodes if node.look is None]
+    old = [node.name for node in asked if node.cgroups == 1]
+    unknown = [node.name for node in asked if node.cgroups == 0]
     if old:
         return Finding(
             Level.WARNING,
@@ -157,7 +100,8 @@ def _cgroups(facts: Facts) -> Finding:
             f"not known of {some(unknown)}",
             "agents look, and do not start without",
         )
-    return Finding(Level.OK, "cgroup v2", "on all nodes")
+    said = "on all nodes" if len(asked) == len(facts.nodes) else "on all nodes that were looked at"
+    return Finding(Level.OK, "cgroup v2", said)
 
 
 def _pod_cidrs(facts: Facts) -> Finding:
@@ -181,7 +125,7 @@ def _overlaps(facts: Facts) -> Finding:
             some(clashes),
             "packets for one would go to the other: give one another range",
         )
-    return Finding(Level.OK, "networks", "pods, services and nodes have ranges of their own")
+    return Finding(Level.OK, "networks", "pods, services, nodes and peers have ranges of their own")
 
 
 def _clashes(facts: Facts) -> Iterator[str]:
@@ -207,6 +151,12 @@ def _clashes(facts: Facts) -> Iterator[str]:
             for name, network in ranges:
                 if address.version == network.version and address in network:
                     yield f"node {node.name} {text} is in {name}"
+    # Nodes of clusters may be on one network.
+    for cluster, networks in facts.peers.items():
+        for theirs in (ip_network(each, strict=False) for each in networks):
+            for name, network in ranges:
+                if network.version == theirs.version and network.overlaps(theirs):
+                    yield f"cluster {cluster} {theirs} and {name} overlap"
 
 
 def _api_servers(facts: Facts, accepted: Accepted) -> Finding:
@@ -304,9 +254,3 @@ def kernel_version(said: str) -> tuple[int, int]:
     """``(6, 1)`` of ``6.1.0-28-amd64``; (0, 0) where there are no two numbers."""
     found = re.match(r"(\d+)\.(\d+)", said)
     return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
-def some(names: Sequence[str]) -> str:
-    """``names`` as people list them, the first few of many."""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from meshd.ctl.kube import facts, manifests, preflight, removal, rollout
+from meshd.ctl.kube.findings import Accepted, Facts, Level, Node, ordered, some
+from meshd.ctl.kube.looks import Look
 from meshd.ctl.kube.manifests import Choice
-from meshd.ctl.kube.preflight import Accepted, Facts, Level, Node
 from meshd.ctl.kube.rollout import Progress
 
 GOOD = Facts(
@@ -56,6 +57,10 @@ def test_a_cluster_with_nothing_in_the_way_is_in_order() -> None:
             Accepted(),
             {"networks": Level.REFUSED},
         ),
+        (replace(GOOD, peers={"west": ("10.244.0.0/16",)}), Accepted(), {"networks": Level.REFUSED}),
+        (replace(GOOD, peers={"west": ("10.96.4.0/24",)}), Accepted(), {"networks": Level.REFUSED}),
+        (replace(GOOD, peers={"west": ("10.245.0.0/16", "10.0.0.0/24")}), Accepted(), {}),
+        (replace(GOOD, nodes=(A, replace(B, cgroups=1, look=Look()))), Accepted(), {}),
         (replace(GOOD, api_servers=("127.0.0.1:6443",)), Accepted(), {"API server": Level.REFUSED}),
         (replace(GOOD, api_servers=()), Accepted(), {"API server": Level.WARNING}),
         (replace(GOOD, api_servers=(), daemon_sets=frozenset()), WITHOUT, {"API server": Level.REFUSED}),
@@ -91,12 +96,12 @@ def test_each_concern_is_judged_alone(given: Facts, accepted: Accepted, expected
 
 
 def test_what_refuses_is_read_last() -> None:
-    found = preflight.findings(replace(GOOD, api_servers=(), version=(1, 20)), Accepted())
+    found = ordered(preflight.findings(replace(GOOD, api_servers=(), version=(1, 20)), Accepted()))
     assert [each.about for each in found[-2:]] == ["API server", "version"]
 
 
 def test_of_many_names_the_first_are_shown_and_the_others_counted() -> None:
-    assert preflight.some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert some(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 @pytest.mark.parametrize(
