@@ -36,6 +36,8 @@ FINAL_CODES = frozenset(
     }
 )
 RETRY_PAUSE_S = 0.1
+# Users changed between a request and its turn; it was not done (etcd, ErrAuthOldRevision).
+AUTH_CHANGED = "auth store is old"
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -169,6 +171,8 @@ class Caller:
 
     def check_pin(self, operation: str, header: rpc_pb2.ResponseHeader) -> None:
         """Latch the first cluster id seen; StoreReplaced when another one answers later."""
+        if not header.cluster_id:
+            return  # etcd 3.4 answers Defragment without one
         if self.cluster_id is None:
             self.cluster_id = header.cluster_id
         elif header.cluster_id != self.cluster_id:
@@ -207,7 +211,7 @@ def needs_token(error: grpc.aio.AioRpcError) -> bool:
     details = error.details() or ""
     return error.code() is grpc.StatusCode.UNAUTHENTICATED or (
         error.code() is grpc.StatusCode.INVALID_ARGUMENT
-        and ("user name is empty" in details or "auth store is old" in details)
+        and ("user name is empty" in details or AUTH_CHANGED in details)
     )
 
 
@@ -218,6 +222,8 @@ def final_error(operation: str, key: str, error: grpc.aio.AioRpcError) -> KvErro
         return Compacted(operation, key, details)
     if error.code() is grpc.StatusCode.OUT_OF_RANGE and "future revision" in details:
         return StoreReplaced(operation, key, "the store is older than what was read of it before")
+    if AUTH_CHANGED in details:
+        return None
     if error.code() is grpc.StatusCode.NOT_FOUND and "lease" in details:
         return LeaseLost(operation, key, details)
     if error.code() in FINAL_CODES or too_large(error):

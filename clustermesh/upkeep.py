@@ -6,11 +6,12 @@ grants none while it is out of space.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import structlog
 
+from clustermesh.errors import Compacted
 from clustermesh.kv import Kv
 from clustermesh.maintenance import CORRUPT, NOSPACE, Maintenance, Status
 from clustermesh.readers import KEY as READERS
@@ -20,8 +21,6 @@ log = structlog.get_logger()
 WORTH_BYTES = 64 << 20
 WORTH_SHARE = 0.5
 """Both have to be free before a member is defragmented: it answers nobody meanwhile."""
-# With an alarm nothing can be written, and every bit counts.
-ALARM_BYTES = 1 << 20
 # Below this share of the quota an alarm is taken back.
 ROOM = 0.8
 
@@ -34,23 +33,26 @@ class Seen:
     alarms: frozenset[str]
 
 
-def is_worthwhile(status: Status, *, alarmed: bool) -> bool:
+def is_worthwhile(status: Status) -> bool:
     """Whether defragmentation gives back enough."""
-    if alarmed:
-        return status.free_bytes >= ALARM_BYTES
     return status.free_bytes >= WORTH_BYTES and status.free_bytes >= status.size_bytes * WORTH_SHARE
 
 
-def next_member(members: Mapping[str, Status | None], *, alarmed: bool) -> str | None:
+def next_member(
+    members: Mapping[str, Status | None], done: Collection[str] = (), *, everybody: bool = False
+) -> str | None:
     """Who is to be defragmented now: of the followers the one with most to give, then the leader; None: nobody.
 
-    Nobody while a member is away: with one more, which is busy, there may be no majority. The leader comes last, because who
-    follows it waits for it.
+    ``done``: those that were already. ``everybody``: whatever they have to give; an etcd that takes no writes does not even
+    count what became free. Nobody while a member is away: with one more, which is busy, there may be no majority. The leader
+    comes last, because who follows it waits for it.
     """
     there = {name: status for name, status in members.items() if status is not None}
     if len(there) < len(members):
         return None
-    wanting = [name for name, status in there.items() if is_worthwhile(status, alarmed=alarmed)]
+    wanting = [
+        name for name, status in there.items() if name not in done and (everybody or is_worthwhile(status))
+    ]
     return min(wanting, key=lambda name: (there[name].leads, -there[name].free_bytes), default=None)
 
 
@@ -72,19 +74,26 @@ async def keep_up(kv: Kv, maintenance: Maintenance, seen: Seen, mine: str, quota
         log.error("etcd members differ", alarm=CORRUPT, remedy="docs/join-clusters.md, The mesh's own etcd")
         return 0
     alarmed = NOSPACE in seen.alarms
-    if alarmed:
-        # History is what can go.
-        await kv.compact((await kv.find(READERS)).revision)
-    done = await _give_back(maintenance, alarmed=alarmed)
+    everybody = alarmed and await _forget_history(kv)
+    done = await _give_back(maintenance, everybody=everybody)
     if alarmed:
         await _take_back(maintenance, quota_bytes)
     return done
 
 
-async def _give_back(maintenance: Maintenance, *, alarmed: bool) -> int:
+async def _forget_history(kv: Kv) -> bool:
+    """History is what can go; False: there is none since the last time."""
+    try:
+        await kv.compact((await kv.find(READERS)).revision)
+    except Compacted:
+        return False
+    return True
+
+
+async def _give_back(maintenance: Maintenance, *, everybody: bool) -> int:
     done = set[str]()
     # Who was done and still has something to give has it for another reason.
-    while (name := next_member(_without(await maintenance.statuses(), done), alarmed=alarmed)) is not None:
+    while (name := next_member(await maintenance.statuses(), done, everybody=everybody)) is not None:
         await maintenance.defragment(name)
         done.add(name)
         log.info("etcd member defragmented", member=name)
@@ -100,13 +109,3 @@ async def _take_back(maintenance: Maintenance, quota_bytes: int) -> None:
         log.warning("etcd takes writes again", size_bytes=largest, quota_bytes=quota_bytes)
     else:
         log.error("etcd has no space for what it holds", size_bytes=largest, quota_bytes=quota_bytes)
-
-
-def _without(members: Mapping[str, Status | None], done: set[str]) -> Mapping[str, Status | None]:
-    """``members`` with nothing to give for those that are ``done``."""
-    return {
-        name: Status(status.in_use_bytes, status.in_use_bytes, status.leads)
-        if status is not None and name in done
-        else status
-        for name, status in members.items()
-    }

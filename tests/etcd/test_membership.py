@@ -52,7 +52,7 @@ class Joined:
         self.invitation = root / "invitation"
         self.etcd = etcd
 
-    async def init(self) -> None:
+    async def init(self, *, restricted: bool = True) -> None:
         for number, directory in enumerate((self.one, self.two), start=1):
             url = self.etcd.url.replace("http:", "https:")
             await done(
@@ -66,7 +66,8 @@ class Joined:
             *("--trusted-ca-file", str(below / "ca.crt"), "--client-cert-auth"),
         ]
         await self.etcd.start()
-        await done("restrict", "--directory", self.one)
+        if restricted:
+            await done("restrict", "--directory", self.one)
 
     async def join(self) -> None:
         await done("invite", "cm-2", "--directory", self.one, "-o", self.invitation)
