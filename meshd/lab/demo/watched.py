@@ -17,10 +17,11 @@ from meshd.lab.demo.picture import Picture
 from meshd.lab.demo.report import Happened, Report
 from meshd.lab.demo.requests import Log, Request
 from meshd.lab.demo.stage import Phase, Stage
+from meshd.lab.record import LabError
 from meshd.lab.workloads.rebel_base import COUNTS
 
 READ_S = 0.1
-FIRST_REQUEST_S = 10.0
+FIRST_REQUEST_S = 60.0
 
 
 class Place(Protocol):
@@ -61,8 +62,9 @@ class Watched:
         ``after_phase`` is awaited after each phase with its number (from 1).
         """
         happened = []
-        # The clients already call: the first phase begins with their first request.
-        begun_ns = await self._first_request_ns()
+        # The clients already call: the first phase begins with the first request of the last of them.
+        await self._all_call()
+        begun_ns = time.monotonic_ns()
         reading = asyncio.create_task(self._keep_reading())
         for number, phase in enumerate(phases, 1):
             self._picture.phase(f"phase {number} of {len(phases)}: {phase.name}")
@@ -78,8 +80,8 @@ class Watched:
         with suppress(asyncio.CancelledError):
             await reading
         self._read()
-        # No request belongs nowhere: another client's first may have begun before the first that was read, and what
-        # was under way at the last look at the clock is the last phase's.
+        # No request belongs nowhere: those of the clients that were first, and what was under way at the last look at the
+        # clock, are the first phase's and the last one's.
         happened[0] = replace(happened[0], begun_ns=min(request.begun_ns for request in self._requests))
         happened[-1] = replace(happened[-1], ended_ns=time.monotonic_ns())
         return happened
@@ -93,11 +95,13 @@ class Watched:
         (out / "timeline.svg").write_text(timeline.draw(happened, self._requests, clusters))
         return result
 
-    async def _first_request_ns(self) -> int:
-        async with asyncio.timeout(FIRST_REQUEST_S):
-            while not (first := self._read()):  # noqa: ASYNC110 - the clients are other processes
-                await asyncio.sleep(READ_S)
-        return min(request.begun_ns for request in first)
+    async def _all_call(self) -> None:
+        deadline = time.monotonic() + FIRST_REQUEST_S
+        while silent := {log.client for log in self._logs} - {request.client for request in self._requests}:
+            if time.monotonic() > deadline:
+                raise LabError(f"no request of {', '.join(sorted(silent))} after {FIRST_REQUEST_S:g} s")
+            await asyncio.sleep(READ_S)
+            self._read()
 
     async def _keep_reading(self) -> None:
         while True:

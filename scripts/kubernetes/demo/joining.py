@@ -1,4 +1,4 @@
-"""Making two clusters one mesh, with the commands that a user has: an etcd each, meshd, invitations both ways, Secrets."""
+"""Making two clusters one mesh, with the commands that a user has (docs/join-clusters.md)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,11 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from scripts.image import __main__ as building
-from scripts.kubernetes.demo.commands import call
-from scripts.kubernetes.demo.mesh import MESHCTL, SYSTEM, TIMEOUT, Member, Mesh
-from scripts.kubernetes.demo.objects import Object
+from scripts.kubernetes.demo.mesh import TIMEOUT, Member, Mesh
 
 TAG = "demo"
 IMAGE, ETCD_IMAGE = f"meshd:{TAG}", f"meshd-etcd:{TAG}"
-ETCD = "meshd-etcd"
-ETCD_PORT = 2379
-# Where agents find the Secrets' files (deploy/kubernetes/base/daemon-set.yaml).
-SEEN_AS = Path("/etc/clustermesh")
-ROOT = Path(__file__).parents[3]
-NAMESPACE_FILE = ROOT / "deploy/kubernetes/base/namespace.yaml"
 
 
 def archives() -> list[Path]:
@@ -41,124 +31,45 @@ async def import_images(mesh: Mesh, images: Sequence[Path]) -> None:
     await asyncio.gather(*(asyncio.to_thread(import_all, member) for member in mesh.members))
 
 
-async def start_etcds(mesh: Mesh) -> None:
-    """Every cluster has its files and an etcd that serves."""
+async def begin(mesh: Mesh) -> None:
+    """Every cluster is one that could be in a mesh, and has an etcd for that on its first node."""
 
-    async def start(member: Member) -> None:
-        await clustermesh(
-            mesh,
-            member,
-            *("init", "--name", member.name, "--id", str(member.number)),
+    async def begin_with(member: Member) -> None:
+        await member.meshctl(
+            *("clustermesh", "init", f"--name={member.name}", f"--id={member.number}"),
+            *(f"--etcd-node={member.running.nodes[0].name}", f"--etcd-image={ETCD_IMAGE}"),
             *(f"--network={network}" for network in networks(member)),
-            *(f"--endpoint={endpoint(member)}", f"--seen-as={SEEN_AS}"),
         )
-        await member.kubectl("apply", f"--filename={NAMESPACE_FILE}")
-        await member.apply(secret("meshd-etcd", files(mesh, member) / "etcd"), etcd(member))
-        await member.kubectl("rollout", "status", f"statefulset/{ETCD}", f"--namespace={SYSTEM}", TIMEOUT)
-        await clustermesh(mesh, member, "restrict")
 
-    await asyncio.gather(*map(start, mesh.members))
+    await asyncio.gather(*map(begin_with, mesh.members))
 
 
 async def join(mesh: Mesh) -> None:
     """Every cluster invites every other, and joins it."""
-    for host in mesh.members:
-        for guest in mesh.members:
+
+    async def join_with(host: Member, guest: Member) -> None:
+        invitation = await host.meshctl("clustermesh", "invite", guest.name, "--output=-")
+        await guest.meshctl("clustermesh", "join", "-", content=invitation)
+
+    # One after the other for who joins: what it knows of its peers is one object.
+    for guest in mesh.members:
+        for host in mesh.members:
             if guest is not host:
-                invitation = files(mesh, host) / f"for-{guest.name}"
-                await clustermesh(mesh, host, "invite", guest.name, f"--output={invitation}")
-                await clustermesh(mesh, guest, "join", str(invitation))
+                await join_with(host, guest)
 
 
 async def install(mesh: Mesh) -> None:
-    """meshd is on every node, and reads its cluster's etcd and its peers'."""
+    """meshd is on every node."""
 
     async def put(member: Member) -> None:
-        below = files(mesh, member)
-        await member.apply(
-            secret("meshd-clustermesh", below / "client"), secret("meshd-peers", below / "peers")
-        )
-        config = below / "meshd.yaml"
-        options = {"etcd": str(SEEN_AS / "client/etcd.yaml"), "peers": str(SEEN_AS / "peers")}
-        config.write_text(
-            yaml.safe_dump({"clusterName": member.name, "clusterId": member.number, "clustermesh": options})
-        )
-        await call(
-            *(*MESHCTL, "kube", "install", "--image", IMAGE, "--config", config, "--without-kube-proxy"),
-            *("--no-wait", "--kubeconfig", member.running.admin),
-        )
+        # Not waiting for what follows anyway: nodes that are ready, and backends that every agent knows.
+        await member.meshctl("kube", "install", f"--image={IMAGE}", "--without-kube-proxy", "--no-wait")
+        await member.kubectl("wait", "--for=condition=Ready", "nodes", "--all", TIMEOUT)
 
     await asyncio.gather(*map(put, mesh.members))
 
 
 def networks(member: Member) -> list[str]:
     """In which pods and nodes of ``member`` have addresses (layout.py)."""
-    place = member.running.place
-    return [*map(str, place.pods), f"10.210.{place.number}.0/24", f"fd00:d2::{place.number}:0/112"]
-
-
-def endpoint(member: Member) -> str:
-    """Where peers reach its etcd: its first node."""
-    return f"https://{member.running.place.node(1).addresses.v4.ip}:{ETCD_PORT}"
-
-
-def files(mesh: Mesh, member: Member) -> Path:
-    """What `meshctl clustermesh` makes of ``member``."""
-    return mesh.site.place.state / "mesh" / member.name
-
-
-async def clustermesh(mesh: Mesh, member: Member, *words: str) -> None:
-    """`meshctl clustermesh` where nodes are reached from: in the world outside."""
-    command = (*mesh.site.enter_outside, *MESHCTL, "clustermesh", *words)
-    await call(*command, f"--directory={files(mesh, member)}")
-
-
-def secret(name: str, directory: Path) -> Object:
-    """The files of ``directory`` as a Secret."""
-    content = {path.name: path.read_text() for path in sorted(directory.iterdir())}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": name, "namespace": SYSTEM},
-        "stringData": content,
-    }
-
-
-def etcd(member: Member) -> Object:
-    """One member on the first node's network, on a disk of that node."""
-    labels = {"app": ETCD}
-    command = [
-        *("etcd", "--data-dir=/data/etcd", f"--listen-client-urls=https://0.0.0.0:{ETCD_PORT}"),
-        *(f"--advertise-client-urls={endpoint(member)}", "--listen-peer-urls=http://127.0.0.1:2380"),
-        *("--client-cert-auth", "--trusted-ca-file=/pki/ca.crt", "--cert-file=/pki/etcd.crt"),
-        *("--key-file=/pki/etcd.key", "--logger=zap"),
-    ]
-    container = {
-        "name": "etcd",
-        "image": ETCD_IMAGE,
-        "imagePullPolicy": "Never",
-        "command": command,
-        "readinessProbe": {"tcpSocket": {"port": ETCD_PORT}, "periodSeconds": 1},
-        "volumeMounts": [{"name": "pki", "mountPath": "/pki"}, {"name": "data", "mountPath": "/data"}],
-    }
-    pod = {
-        "hostNetwork": True,
-        "nodeName": member.running.place.node(1).name,
-        "tolerations": [{"operator": "Exists"}],
-        "containers": [container],
-        "volumes": [
-            {"name": "pki", "secret": {"secretName": ETCD}},
-            {"name": "data", "hostPath": {"path": "/var/lib/meshd/etcd", "type": "DirectoryOrCreate"}},
-        ],
-    }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "metadata": {"name": ETCD, "namespace": SYSTEM},
-        "spec": {
-            "serviceName": ETCD,
-            "replicas": 1,
-            "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
-        },
-    }
+    number = member.number
+    return [*map(str, member.running.place.pods), f"10.210.{number}.0/24", f"fd00:d2::{number}:0/112"]

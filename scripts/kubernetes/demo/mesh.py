@@ -75,15 +75,24 @@ class Member:
         body = {"apiVersion": "v1", "kind": "List", "items": objects}
         await self.kubectl("apply", "--filename=-", content=json.dumps(body))
 
+    async def meshctl(self, *words: str, content: str = "") -> str:
+        """What meshctl prints for the administrator; ``content`` is its standard input.
+
+        Raises:
+            SiteError: it failed.
+        """
+        return await call(*MESHCTL, *words, f"--kubeconfig={self.running.admin}", content=content)
+
     async def scale(self, namespace: str, name: str, replicas: int) -> None:
-        """A Deployment or StatefulSet has so many pods; returns when that is so, and those that are too many are gone."""
-        kind, _, called = name.partition("/")
-        before = {pod["metadata"]["name"] for pod in await self.pods(namespace, f"app={called}")}
-        await self.kubectl("scale", name, f"--replicas={replicas}", f"--namespace={namespace}")
-        await self.kubectl("rollout", "status", f"{kind}/{called}", f"--namespace={namespace}", TIMEOUT)
-        if replicas == 0:
-            for pod in sorted(before):
-                await self.kubectl("wait", "--for=delete", f"pod/{pod}", f"--namespace={namespace}", TIMEOUT)
+        """KIND/NAME has so many pods; returns when they are ready, and if there are to be none, when all are gone."""
+        where = f"--namespace={namespace}"
+        labels = (await self.get(name, where))["spec"]["selector"]["matchLabels"]
+        await self.kubectl("scale", name, f"--replicas={replicas}", where)
+        if replicas:
+            await self.kubectl("rollout", "status", name, where, TIMEOUT)
+        else:
+            selector = ",".join(f"{key}={value}" for key, value in labels.items())
+            await self.kubectl("wait", "--for=delete", "pod", f"--selector={selector}", where, TIMEOUT)
 
     async def pods(self, namespace: str, selector: str) -> list[Any]:
         """Those that are not on their way out. Any: objects of Kubernetes."""

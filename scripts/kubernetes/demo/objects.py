@@ -18,8 +18,8 @@ RATE = 60
 # What is refused or reset is lost at once, and what goes to an address that is gone is not answered in any time.
 DEADLINE_S = 10
 # For so long a backend accepts after SIGTERM. News of it goes through the API server, a controller, an etcd and other
-# clusters' agents; Kubernetes' own advice for such a time is five seconds and more.
-GRACE_S = 5
+# clusters' agents, all of which wait for this machine's processors at times.
+GRACE_S = 8
 # Any: objects of Kubernetes.
 Object = dict[str, Any]
 
@@ -64,7 +64,13 @@ def backends(cluster: str, image: str, directory: Path) -> Object:
     )
     (container,) = made["spec"]["template"]["spec"]["containers"]
     # A connection, not a request: what a backend counts are clients' requests only.
-    container["readinessProbe"] = {"tcpSocket": {"port": BACKEND_PORT}, "periodSeconds": 1}
+    container["readinessProbe"] = {
+        "tcpSocket": {"port": BACKEND_PORT},
+        "periodSeconds": 1,
+        # On a busy machine a backend that answers late is not one that does not; one that was killed is not ready at once.
+        "timeoutSeconds": 10,
+        "failureThreshold": 10,
+    }
     return made
 
 

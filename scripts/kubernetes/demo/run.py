@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from meshd.lab.demo.stage import Phase
 from meshd.lab.demo.watched import AfterPhase, Watched
 from scripts.kubernetes.demo import joining
 from scripts.kubernetes.demo.load import start_backends, start_clients
-from scripts.kubernetes.demo.mesh import TIMEOUT, Mesh
+from scripts.kubernetes.demo.mesh import Mesh
 from scripts.kubernetes.demo.phases import PHASES
 
 Say = Callable[[str], None]
@@ -24,15 +23,12 @@ async def joined(mesh: Mesh, images: Sequence[Path], say: Say) -> None:
     """The clusters of ``mesh`` are one mesh, and every node knows the backends of every cluster."""
     async with _timed(say, "images of meshd and etcd on every node"):
         await joining.import_images(mesh, images)
-    async with _timed(say, "etcds of the mesh"):
-        await joining.start_etcds(mesh)
+    async with _timed(say, "meshctl clustermesh init, and etcds of the mesh"):
+        await joining.begin(mesh)
     async with _timed(say, "meshctl clustermesh invite, join"):
         await joining.join(mesh)
     async with _timed(say, "meshctl kube install"):
         await joining.install(mesh)
-        await asyncio.gather(
-            *(m.kubectl("wait", "--for=condition=Ready", "nodes", "--all", TIMEOUT) for m in mesh.members)
-        )
     async with _timed(say, "backends, known to every node"):
         await start_backends(mesh, joining.IMAGE)
 
