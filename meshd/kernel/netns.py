@@ -4,13 +4,14 @@ moves, and no failure can leave it elsewhere, because the worker ends inside the
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import contextlib
 import errno
 import os
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,6 +28,9 @@ SO_NETNS_COOKIE = 71
 # here. Below net it is always that of the reader's namespace.
 HOST_SYSCTLS = Path("/host/proc/sys")
 SYSCTLS = HOST_SYSCTLS if (HOST_SYSCTLS / "net").is_dir() else Path("/proc/sys")
+
+# Started as they are needed, then kept: to start one takes as long as some of what is done on it.
+_travellers = ThreadPoolExecutor(max_workers=8, thread_name_prefix="netns")
 
 
 class Netns:
@@ -183,18 +187,18 @@ def on_thread(function: Callable[[], T]) -> T:
 
 
 async def apart(function: Callable[[], T]) -> T:
-    """What ``function`` returns or raises, run to its end on a fresh thread, also when the caller is cancelled.
+    """What ``function`` returns or raises, run to its end on a thread that may enter any namespace, also when the caller is
+    cancelled.
 
-    For who would else wait twice: a worker of `asyncio.to_thread` for the thread that `on_thread` makes.
+    The thread is sent back afterwards, so that it keeps no namespace alive. Should that fail, it does no harm where it is:
+    nothing runs on such threads but what enters a namespace first.
     """
-    outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
-    outcome.set_running_or_notify_cancel()
 
-    def work() -> None:
+    def work() -> T:
         try:
-            outcome.set_result(function())
-        except BaseException as error:  # handed to the caller as it is
-            outcome.set_exception(error)
+            return function()
+        finally:
+            with contextlib.suppress(KernelError), Netns.open(Path("/proc/self/ns/net"), "own") as home:
+                home.enter()
 
-    threading.Thread(target=work, name="netns").start()
-    return await asyncio.wrap_future(outcome)
+    return await asyncio.get_running_loop().run_in_executor(_travellers, work)

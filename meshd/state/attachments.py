@@ -79,6 +79,10 @@ class Attachments:
         """Every attachment, the oldest first."""
         return self._holdings.all()
 
+    def of_pod(self, namespace: str, name: str) -> list[Attachment]:
+        """The attachments of one pod, the oldest first."""
+        return self._holdings.of_pod(namespace, name)
+
     def holds(self, address: Address) -> bool:
         """Whether some attachment has ``address``."""
         return self._holdings.holds(address)

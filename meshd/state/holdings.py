@@ -17,6 +17,7 @@ class Holdings:
         self._ranges = tuple(ranges)
         self._cool_down_s = cool_down_s
         self._attachments: dict[AttachmentKey, Attachment] = {}
+        self._of_pods: dict[tuple[str, str], dict[AttachmentKey, Attachment]] = {}
         self._holders: dict[Address, AttachmentKey] = {}
         # Released addresses and when, the earliest first.
         self._cooling: dict[Address, float] = {}
@@ -39,6 +40,10 @@ class Holdings:
         """Every attachment, the oldest first."""
         return list(self._attachments.values())
 
+    def of_pod(self, namespace: str, name: str) -> list[Attachment]:
+        """The attachments of one pod, the oldest first."""
+        return list(self._of_pods.get((namespace, name), {}).values())
+
     def holds(self, address: Address) -> bool:
         """Whether somebody has ``address``, of ours or from another plugin."""
         return address in self._holders or any(
@@ -51,10 +56,12 @@ class Holdings:
 
     def hold(self, attachment: Attachment) -> None:
         """``attachment`` is there, with its addresses."""
-        before = self._attachments.pop(attachment.key, None)
+        before = self._without(attachment.key)
         for address in before.addresses if before else ():
             self._holders.pop(address, None)
         self._attachments[attachment.key] = attachment
+        of_pod = self._of_pods.setdefault((attachment.namespace, attachment.name), {})
+        of_pod[attachment.key] = attachment
         if attachment.chained:
             return
         for address in attachment.addresses:
@@ -66,10 +73,19 @@ class Holdings:
 
     def let_go(self, key: AttachmentKey, now_s: float) -> None:
         """The attachment is gone; its addresses are nobody's, and cool down."""
-        found = self._attachments.pop(key, None)
+        found = self._without(key)
         for address in found.addresses if found and not found.chained else ():
             if self._holders.pop(address, None) is not None:
                 self.cool(address, now_s)
+
+    def _without(self, key: AttachmentKey) -> Attachment | None:
+        found = self._attachments.pop(key, None)
+        if found is not None:
+            pod = found.namespace, found.name
+            del self._of_pods[pod][key]
+            if not self._of_pods[pod]:
+                del self._of_pods[pod]
+        return found
 
     def cool(self, address: Address, since_s: float) -> None:
         """``address`` was released at ``since_s``."""

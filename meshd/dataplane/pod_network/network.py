@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import structlog
@@ -53,6 +53,7 @@ class PodNetwork:
         self._programs = programs
         self._links: dict[AttachmentKey, PodLink] = {}
         self._host = Netns.current()
+        self._host_inode = self._host.inode()
         self._sysctls = Sysctls(remembered, self._host)
         self._route = RouteSocket()
         self._uplink_mtu = node_forwarding.DEFAULT_MTU
@@ -98,9 +99,10 @@ class PodNetwork:
 
     def why_no_pod(self, netns: str) -> str:
         """Why ``netns`` cannot be a pod's namespace, as a phrase; empty: it can."""
-        if not is_there(netns):
+        found = _namespace_at(netns)
+        if found is None:
             return "there is no such network namespace"
-        if os.path.samestat(Path(netns).stat(), os.fstat(self._host.fd)):
+        if found.st_ino == self._host_inode:
             return "it is the node's own network namespace"
         return ""
 
@@ -227,7 +229,18 @@ class PodNetwork:
 
 def is_there(netns: str) -> bool:
     """Whether ``netns`` is a network namespace still: a file that is none stays when a mount is taken away."""
+    return _namespace_at(netns) is not None
+
+
+def _namespace_at(netns: str) -> os.stat_result | None:
     try:
-        return Path(netns).stat().st_dev == Path("/proc/self/ns/net").stat().st_dev
+        found = os.stat(netns)  # noqa: PTH116 - asked with every ADD, and a Path is not free
     except OSError:
-        return False
+        return None
+    return found if found.st_dev == namespaces_device() else None
+
+
+@cache
+def namespaces_device() -> int:
+    """The file system that all namespaces of this machine are in."""
+    return Path("/proc/self/ns/net").stat().st_dev

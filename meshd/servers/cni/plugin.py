@@ -168,8 +168,7 @@ class Plugin:
 
     def _show(self, pod: tuple[str, str]) -> int:
         """The mesh knows the workload ``pod`` as its interfaces are now; the revision."""
-        of_pod = [each for each in self._attachments.all() if (each.namespace, each.name) == pod]
-        found = workloads(of_pod, self._network.link).get(pod)
+        found = workloads(self._attachments.of_pod(*pod), self._network.link).get(pod)
         if found is not None:
             return self._mesh.apply(CNI, [found])
         return self._mesh.apply(CNI, deletes=[(Workload, (CNI, *pod))])

@@ -11,7 +11,7 @@ import pytest
 
 from meshd.errors import KernelError
 from meshd.kernel import netlink
-from meshd.kernel.netns import Netns, remove_named
+from meshd.kernel.netns import Netns, apart, remove_named
 from tests.netns.conftest import NetnsPair
 
 
@@ -29,6 +29,18 @@ def test_a_function_runs_inside_and_the_caller_stays_outside(netns_pair: NetnsPa
 def test_what_a_function_raises_inside_reaches_the_caller(netns_pair: NetnsPair) -> None:
     with pytest.raises(ZeroDivisionError):
         netns_pair.client.run(lambda: 1 // 0)
+
+
+async def test_who_travels_comes_back_also_after_a_failure(netns_pair: NetnsPair) -> None:
+    def fail_inside() -> None:
+        netns_pair.client.enter()
+        assert here() == netns_pair.client.inode()
+        raise ZeroDivisionError
+
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError):
+            await apart(fail_inside)
+        assert await apart(here) == here() != netns_pair.client.inode()
 
 
 def test_a_socket_made_inside_stays_inside(netns_pair: NetnsPair) -> None:

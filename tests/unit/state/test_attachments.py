@@ -23,6 +23,10 @@ from meshd.state.attachments import Attachments
 COOL_DOWN_S = 10.0
 
 
+def is_of_same_pod(one: Attachment, other: Attachment) -> bool:
+    return (one.namespace, one.name) == (other.namespace, other.name)
+
+
 def wanted(number: int, **more: object) -> Attachment:
     made = Attachment("mesh", f"c{number}", "eth0", f"/run/netns/{number}", "default", f"pod-{number}")
     return Attachment(**({f: getattr(made, f) for f in made.__slots__} | more))
@@ -299,7 +303,10 @@ class History:
                 await self.die(meanwhile)
                 await self.start_again(power_cut=True)
             told = {f"c{number}": each for number, each in self.held.items()}
-            assert told.items() <= {each.container_id: each for each in self.attachments.all()}.items()
+            known = self.attachments.all()
+            assert told.items() <= {each.container_id: each for each in known}.items()
+            by_pod = [self.attachments.of_pod(each.namespace, each.name) for each in known]
+            assert by_pod == [[other for other in known if is_of_same_pod(other, each)] for each in known]
         await self.end(meanwhile)
         await self.attachments.close()
 
