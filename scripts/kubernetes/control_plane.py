@@ -49,8 +49,11 @@ def _kubeconfig(cluster: Cluster, name: str) -> Path:
     return cluster.state / f"{name}.kubeconfig"
 
 
-def control_plane(cluster: Cluster, keys: api_server.Keys, access: IPv4Address) -> ControlPlane:
-    """All programs of ``cluster``; ``access`` is the API server's address for this machine."""
+def control_plane(
+    cluster: Cluster, keys: api_server.Keys, access: IPv4Address, pods_v4: int = 24
+) -> ControlPlane:
+    """All programs of ``cluster``; ``access`` is the API server's address for this machine, ``pods_v4`` the length of each
+    node's IPv4 network of pods."""
     server = ApiServer(
         access,
         API_PORT,
@@ -64,7 +67,7 @@ def control_plane(cluster: Cluster, keys: api_server.Keys, access: IPv4Address) 
         server,
         _program(cluster, "etcd", _etcd(cluster)),
         _program(cluster, "kube-apiserver", server.command()),
-        _program(cluster, CONTROLLER_MANAGER, _controller_manager(cluster, keys)),
+        _program(cluster, CONTROLLER_MANAGER, _controller_manager(cluster, keys, pods_v4)),
         _program(cluster, SCHEDULER, _scheduler(cluster)),
     )
 
@@ -82,12 +85,13 @@ def _etcd(cluster: Cluster) -> list[str]:
     ]
 
 
-def _controller_manager(cluster: Cluster, keys: api_server.Keys) -> list[str]:
+def _controller_manager(cluster: Cluster, keys: api_server.Keys, pods_v4: int) -> list[str]:
     return [
         str(components.program(CONTROLLER_MANAGER)),
         f"--kubeconfig={_kubeconfig(cluster, CONTROLLER_MANAGER)}",
         *("--leader-elect=false", "--use-service-account-credentials"),
         *("--allocate-node-cidrs", f"--cluster-cidr={','.join(map(str, cluster.pods))}"),
+        f"--node-cidr-mask-size-ipv4={pods_v4}",
         f"--service-cluster-ip-range={','.join(map(str, cluster.services))}",
         *(f"--cluster-name={cluster.site.name}-{cluster.name}", f"--root-ca-file={keys.authority}"),
         *(

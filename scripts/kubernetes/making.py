@@ -108,7 +108,7 @@ def _plan(place: layout.Cluster, nodes: int, wanted: Wanted, started: Started) -
     access = network.join_control_plane(place)
     keys = control_plane.make_keys(place, authority, access)
     control_plane.write_clients(place, authority)
-    control = control_plane.control_plane(place, keys, access)
+    control = control_plane.control_plane(place, keys, access, wanted.pods_v4)
     api_server.write_client(control.server, authority, place.admin, "admin")
     made = [place.node(number) for number in range(1, nodes + 1)]
     for node in made:

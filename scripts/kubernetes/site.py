@@ -18,10 +18,12 @@ PROXY_MODES = ("nftables", "iptables")
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """``clusters``: how many nodes each has; ``proxy``: the mode of the kube-proxy on every node, None: there is none."""
+    """``clusters``: how many nodes each has; ``proxy``: the mode of the kube-proxy on every node, None: there is none;
+    ``pods_v4``: the length of each node's IPv4 network of pods."""
 
     clusters: Sequence[int] = (2,)
     proxy: str | None = None
+    pods_v4: int = 24
 
 
 class RunningSite:
