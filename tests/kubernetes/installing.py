@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import Any
@@ -43,20 +42,15 @@ def is_installed(cluster: RunningCluster) -> bool:
 
 def agent(cluster: RunningCluster, node: RunningNode) -> str:
     """The name of the agent's pod on ``node``."""
-    return str(agent_pod(cluster, node)["metadata"]["name"])
+    (found,) = agent_pods(cluster, node)
+    return str(found["metadata"]["name"])
 
 
-def agent_pod(cluster: RunningCluster, node: RunningNode) -> Any:  # Any: an object of Kubernetes
+def agent_pods(cluster: RunningCluster, node: RunningNode) -> list[Any]:  # Any: objects of Kubernetes
+    """The one on ``node``, unless it is just replaced."""
     pods = cluster.get("pods", "-n", NAMESPACE, "-l", AGENTS)["items"]
-    (found,) = (
+    return [
         each
         for each in pods
-        if each["spec"]["nodeName"] == node.name and "deletionTimestamp" not in each["metadata"]
-    )
-    return found
-
-
-def ask_agent(cluster: RunningCluster, node: RunningNode, *words: str) -> Any:  # Any: JSON
-    """What `meshctl WORDS -o json` says in the agent's container."""
-    inside = ("exec", "-n", NAMESPACE, agent(cluster, node), "--", "meshctl", *words, "--output=json")
-    return json.loads(cluster.kubectl(*inside))
+        if each["spec"].get("nodeName") == node.name and "deletionTimestamp" not in each["metadata"]
+    ]
