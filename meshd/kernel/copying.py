@@ -7,7 +7,7 @@ the other, and a downgrade is no other case than an upgrade.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 from meshd.errors import KernelError, LayoutError
@@ -41,7 +41,7 @@ class Copying:
         Raises:
             KernelError: a map cannot be read or written; what was written before stays.
         """
-        return self._copy(former, own, ANY, frozenset())
+        return self._copy(former, own, ANY, set())
 
     def missing_rows(self, former: Map, own: Map) -> Copied:
         """Rows of ``former`` that ``own`` lacks are in it too; what programs have written there meanwhile stays.
@@ -49,24 +49,28 @@ class Copying:
         Raises:
             KernelError: as above.
         """
-        return self._copy(former, own, NOEXIST, frozenset(own.keys()))
+        size = own.key_size
+        there = {row for keys, _, _ in own.packed() for row in _split(keys, size)}
+        return self._copy(former, own, NOEXIST, there)
 
-    def _copy(self, former: Map, own: Map, flags: int, there: frozenset[bytes]) -> Copied:
+    def _copy(self, former: Map, own: Map, flags: int, there: Set[bytes]) -> Copied:
         rows = written = refused = 0
         for keys, values, count in former.packed():
-            converted = self._rows(keys, values, count)
-            lacking = {key: value for key, value in converted if key not in there}
             rows += count
-            for done, full in _written(own, lacking, flags):
+            found, before = _split(self.key.convert(keys, count), self.key.size_after), values
+            if there:
+                lacking = [at for at, key in enumerate(found) if key not in there]
+                found, size = [found[at] for at in lacking], self.value.size_before
+                before = b"".join(values[at * size : at * size + size] for at in lacking)
+            after = _split(self.value.convert(before, len(found)), self.value.size_after)
+            for done, full in _written(own, dict(zip(found, after, strict=True)), flags):
                 written += done
                 refused += full
         return Copied(rows, written, refused)
 
-    def _rows(self, keys: bytes, values: bytes, count: int) -> Iterator[tuple[bytes, bytes]]:
-        k, v = self.key.size_after, self.value.size_after
-        all_keys, all_values = self.key.convert(keys, count), self.value.convert(values, count)
-        for i in range(count):
-            yield all_keys[i * k : i * k + k], all_values[i * v : i * v + v]
+
+def _split(rows: bytes, size: int) -> list[bytes]:
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
 
 
 def copying(name: str, former: Map, definition: MapDefinition, btf: Btf) -> Copying:

@@ -1,0 +1,1 @@
+"""Load on a real cluster of which every single request is accounted for."""
