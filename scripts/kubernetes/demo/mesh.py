@@ -32,13 +32,15 @@ from scripts.kubernetes.site import RunningSite
 MESHCTL = (sys.executable, "-m", "meshd.ctl.main")
 SYSTEM = "meshd-system"
 AGENTS = "app.kubernetes.io/component=agent"
-POLL_S = 0.1
+# Not more often: a question is a process here and one on the node, which take their time from what is waited for.
+POLL_S = 0.5
 # Of a machine that is busy with everything else; reached only when something is wrong.
 PATIENCE_S = 180.0
 # The kubelets' own word for how long pods may take.
 TIMEOUT = f"--timeout={PATIENCE_S:g}s"
-# What the agents are asked, in this order: what the last says is pending includes what the others said.
-QUESTIONS = f"meshctl backend list -o json {NAMESPACE}/{SERVICE} && meshctl node list -o json && meshctl status -o json"
+BACKENDS = f"meshctl backend list -o json {NAMESPACE}/{SERVICE}"
+# In this order: what the last says is pending includes what the others said.
+EVERYTHING = f"{BACKENDS} && meshctl node list -o json && meshctl status -o json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +114,28 @@ class Member:
         Raises:
             SiteError: it does not answer.
         """
-        pod = await self.agent_of(node)
-        said = await self.kubectl("exec", f"--namespace={SYSTEM}", pod, "--", "sh", "-c", QUESTIONS)
-        backends, nodes, status = _documents(said)
+        backends, nodes, status = await self._meshctl_on(node, EVERYTHING)
         return Answer(
             ParseDict(status, status_pb2.GetStatusResponse()),
             ParseDict(backends, backend_pb2.ListBackendsResponse()).backends,
             ParseDict(nodes, node_pb2.ListNodesResponse()).nodes,
+        )
+
+    async def ready_backends_on(self, node: str) -> frozenset[str]:
+        """Addresses of the backends that the agent of ``node`` says are ready.
+
+        Raises:
+            SiteError: it does not answer.
+        """
+        (said,) = await self._meshctl_on(node, BACKENDS)
+        backends = ParseDict(said, backend_pb2.ListBackendsResponse()).backends
+        return frozenset(backend.address for backend in backends if backend.ready)
+
+    async def _meshctl_on(self, node: str, commands: str) -> list[Any]:
+        """The JSON that ``commands`` print in the agent's pod on ``node``. Any: JSON."""
+        pod = await self.agent_of(node)
+        return _documents(
+            await self.kubectl("exec", f"--namespace={SYSTEM}", pod, "--", "sh", "-c", commands)
         )
 
     def kill(self, pod: Any) -> None:
@@ -181,7 +198,13 @@ class Mesh:
         others = frozenset(self.cluster_names) - {member.name}
         nodes = frozenset(each.name for other in self.members for each in other.running.nodes)
         try:
-            wanted = Expected(others, await self._ready_backends(), nodes - {node})
+            ready = await self._ready_backends()
+            # Mostly this is what is waited for, and it is asked quickly.
+            if await member.ready_backends_on(node) != ready:
+                return (
+                    f"{node}: does not know exactly the backends that are ready: {', '.join(sorted(ready))}"
+                )
+            wanted = Expected(others, ready, nodes - {node})
             said = await member.ask(node)
         except SiteError as error:
             return f"{node}: {error}"

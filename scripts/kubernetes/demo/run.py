@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -25,10 +26,9 @@ async def joined(mesh: Mesh, images: Sequence[Path], say: Say) -> None:
         await joining.import_images(mesh, images)
     async with _timed(say, "meshctl clustermesh init, and etcds of the mesh"):
         await joining.begin(mesh)
-    async with _timed(say, "meshctl clustermesh invite, join"):
-        await joining.join(mesh)
-    async with _timed(say, "meshctl kube install"):
-        await joining.install(mesh)
+    # At once: agents see a new peer whenever it comes.
+    async with _timed(say, "meshctl clustermesh invite, join; meshctl kube install"):
+        await asyncio.gather(joining.join(mesh), joining.install(mesh))
     async with _timed(say, "backends, known to every node"):
         await start_backends(mesh, joining.IMAGE)
 
