@@ -53,14 +53,8 @@ async def test(client: Client, wanted: Wanted, tell: Tell) -> list[Row]:
         await client.create(CONFIG_MAPS, objects.program(), namespace, into=OBJECT)
         servers = await _serve(client, namespace, nodes, wanted)
         around = await _surroundings(client, wanted)
-        found = await asyncio.gather(
-            *(
-                _probe(client, namespace, wanted, servers, number, around)
-                for number, server in enumerate(servers)
-                if server.is_ready
-            )
-        )
-    return [*map(rows.start_row, servers), *(row for each in found for row in each)]
+        found = await _probe(client, namespace, wanted, servers, around)
+    return [*map(rows.start_row, servers), *found]
 
 
 async def _nodes(client: Client, wanted: Wanted, tell: Tell) -> list[Object]:
@@ -77,7 +71,7 @@ async def _nodes(client: Client, wanted: Wanted, tell: Tell) -> list[Object]:
         raise CtlError(f"the cluster has no node with Linux called {', '.join(sorted(unknown))}")
     if not by_name:
         raise CtlError("the cluster has no node with Linux: there is nothing to test")
-    names = list(wanted.nodes) or sorted(by_name)
+    names = list(dict.fromkeys(wanted.nodes)) or sorted(by_name)
     if not wanted.nodes and len(names) > MOST_NODES:
         step = len(names) / MOST_NODES
         chosen = [names[int(number * step)] for number in range(MOST_NODES)]
@@ -110,7 +104,8 @@ async def _serve(client: Client, namespace: str, nodes: Sequence[Object], wanted
         namespace,
         wanted.start_s,
         lambda pods: all(
-            _is_ready(pods.get(each.name)) or throwaway.has_no_image(pods.get(each.name)) for each in made
+            _is_ready(pod) or throwaway.has_ended(pod) or throwaway.has_no_image(pod)
+            for pod in (pods.get(each.name) for each in made)
         ),
     )
     return [_with_pod(each, pods.get(each.name), wanted.start_s) for each in made]
@@ -131,7 +126,12 @@ def _with_pod(server: Server, pod: Object | None, start_s: float) -> Server:
     why = rollout.trouble(pod) if pod else "the pod was deleted"
     if status.get("phase") == "Running" and not why:
         return replace(found, trouble=f"it runs, and for {start_s:g} s its node did not reach it")
-    said = why or status.get("message") or f"{status.get('phase', 'Pending')} for {start_s:g} s"
+    ended = [
+        f"it ended with status {state['exitCode']} {state.get('message', '')}".strip()
+        for each in status.get("containerStatuses") or ()
+        if (state := each.get("state", {}).get("terminated"))
+    ]
+    said = why or status.get("message") or "".join(ended) or f"{status.get('phase')} for {start_s:g} s"
     return replace(found, trouble=said, concern="start")
 
 
@@ -146,26 +146,30 @@ async def _surroundings(client: Client, wanted: Wanted) -> Surroundings:
 
 
 async def _probe(
-    client: Client,
-    namespace: str,
-    wanted: Wanted,
-    servers: Sequence[Server],
-    number: int,
-    around: Surroundings,
+    client: Client, namespace: str, wanted: Wanted, servers: Sequence[Server], around: Surroundings
 ) -> list[Row]:
-    """What the pod beside one server found."""
-    name, node = f"client-{number}", servers[number].node
-    tried = rows.targets(servers, number, around)
-    body = objects.client(name, node, wanted.image, tried)
-    await client.create(PODS, body, namespace, into=OBJECT)
+    """What pods beside the servers that are ready found."""
+    numbers = [number for number, server in enumerate(servers) if server.is_ready]
+    tried = {f"client-{number}": rows.targets(servers, number, around) for number in numbers}
+    bodies = [
+        objects.client(name, servers[number].node, wanted.image, targets)
+        for number, (name, targets) in zip(numbers, tried.items(), strict=True)
+    ]
+    await asyncio.gather(*(client.create(PODS, each, namespace, into=OBJECT) for each in bodies))
     await throwaway.until(
         client,
         namespace,
         wanted.start_s + PROBE_S,
-        lambda pods: throwaway.has_ended(pods.get(name)),
-        name,
+        lambda pods: all(throwaway.has_ended(pods.get(name)) for name in tried),
     )
-    return rows.rows(servers, number, tried, await _answers(client, namespace, name, tried), around)
+    answers = await asyncio.gather(
+        *(_answers(client, namespace, name, targets) for name, targets in tried.items())
+    )
+    return [
+        row
+        for number, targets, said in zip(numbers, tried.values(), answers, strict=True)
+        for row in rows.rows(servers, number, targets, said, around)
+    ]
 
 
 async def _answers(

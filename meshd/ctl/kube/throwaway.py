@@ -71,14 +71,12 @@ async def until(
     namespace: str,
     wait_s: float,
     is_done: Callable[[Mapping[str, Object]], bool],
-    name: str = "",
 ) -> dict[str, Object]:
-    """The pods of ``namespace`` by name (or the one called ``name``), when they are as wanted or ``wait_s`` passed."""
+    """The pods of ``namespace`` by name, when they are as wanted or ``wait_s`` passed."""
     loop = asyncio.get_running_loop()
     end = loop.time() + wait_s
     while True:
-        fields = f"metadata.name={name}" if name else ""
-        listed = await client.list(PODS, namespace, into=OBJECT, fields=fields)
+        listed = await client.list(PODS, namespace, into=OBJECT)
         pods = {each.value["metadata"]["name"]: each.value for each in listed.items if each.value is not None}
         if is_done(pods) or loop.time() >= end:
             return pods
