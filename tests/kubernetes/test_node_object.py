@@ -24,6 +24,7 @@ from meshd.kubenode.policies import Policies
 from tests.kubernetes.api_server import ApiServerAlone
 from tests.kubernetes.following import QuickPace
 from tests.kubernetes.mesh_agents import ROLE
+from tests.kubernetes.rights import Right, role, role_without
 
 USED = Identity(("10.1.0.0/24",), ("192.0.2.1",))
 PATIENCE_S = 60.0
@@ -182,6 +183,38 @@ async def test_policies_are_counted_and_told_once_for_each_generation(
                 task.cancel()
             await asyncio.wait(tasks)
     await until(lambda: events() == 2)
+
+
+async def test_an_event_that_was_forbidden_is_made_once_it_may_be(
+    api_server: ApiServerAlone, agent: Path
+) -> None:
+    def policy(name: str) -> str:
+        kind = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy"}
+        metadata = {"name": name, "namespace": "default"}
+        return json.dumps({**kind, "metadata": metadata, "spec": {"podSelector": {}}})
+
+    def told() -> set[str]:
+        found = api_server.kubectl("get", "events", "--field-selector=reason=PolicyNotEnforced", "-o", "json")
+        return {each["involvedObject"]["name"] for each in json.loads(found)["items"]}
+
+    right = Right("", "events", "create")
+    api_server.kubectl("apply", "-f", "-", content=json.dumps(role_without(right)))
+    try:
+        api_server.kubectl("apply", "-f", "-", content=policy("first"))
+        async with connected(agent) as client:
+            policies = Policies(client, "n1", lambda: True, QuickPace)
+            task = asyncio.create_task(policies.run())
+            await until(lambda: any(right.complaint in each for each in policies.problems()))
+            api_server.kubectl("apply", "-f", "-", content=json.dumps(role()))
+            # The next change, or a minute, lets it try again.
+            api_server.kubectl("apply", "-f", "-", content=policy("second"))
+            await until(lambda: {"first", "second"} <= told())
+            await until(lambda: policies.problems() == ["policies are not enforced: 2 NetworkPolicy"])
+            task.cancel()
+            await asyncio.wait([task])
+    finally:
+        api_server.kubectl("apply", "-f", "-", content=json.dumps(role()))
+        api_server.kubectl("delete", "networkpolicy", "--all", "-n", "default")
 
 
 def test_an_operator_takes_off_the_node_what_an_agent_put_there(
