@@ -95,6 +95,7 @@ def add_commands(commands: Any) -> None:  # Any: argparse's action of subcommand
 
 def run(options: argparse.Namespace) -> int:
     """Does what ``options`` ask for; the exit status. Errors are one sentence on stderr."""
+    quiet_grpc()
     try:
         return int(options.do(options))
     except (ClustermeshError, OSError) as error:
@@ -248,6 +249,9 @@ def change_access(options: argparse.Namespace, directory: Path) -> None:
         async with access([parse_endpoint(url) for url in cluster.endpoints], tls) as users:
             await change(users)
 
-    # gRPC prints its own lines on standard error beside our one sentence.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     asyncio.run(work())
+
+
+def quiet_grpc() -> None:
+    """gRPC prints no lines of its own beside our one sentence; to be called before it is imported."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")

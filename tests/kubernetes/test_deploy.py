@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from clustermesh.etcd_members import Members
+from meshd.ctl.clustermesh import etcd
 from meshd.ctl.kube import manifests
 from scripts.kubernetes import components
 from tests.kubernetes.api_server import ApiServerAlone
@@ -83,6 +85,22 @@ def test_values_of_the_chart_are_in_what_it_makes() -> None:
 def test_agents_are_watched_by_prometheus_where_the_chart_is_told_so() -> None:
     assert ("ServiceMonitor", "meshd") not in chart()
     assert ("ServiceMonitor", "meshd") in chart("--set", "serviceMonitor.enabled=true")
+
+
+def test_the_meshs_etcd_is_the_same_by_chart_by_kustomize_and_by_meshctl() -> None:
+    members = Members("t", {"n1": "192.0.2.1", "n2": "192.0.2.2", "n3": "192.0.2.3"})
+    applied = by_name(
+        yaml.safe_dump_all(etcd.objects(NAMESPACE, members, "registry.example/meshd-etcd:0.1.0"))
+    )
+    assert {kind for kind, _ in applied} == {"StatefulSet", "Service", "PodDisruptionBudget"}
+    assert not set(applied) & set(chart())
+    values = (
+        "enabled=true,clustermesh.etcd.members=3,clustermesh.etcd.image=registry.example/meshd-etcd:0.1.0"
+    )
+    with_etcd = chart("--set", f"clustermesh.etcd.{values}")
+    assert {key: with_etcd[key] for key in applied} == applied
+    overlay = by_name(run("kubectl", "kustomize", KUBERNETES / "overlays" / "mesh"))
+    assert {key: overlay[key] for key in applied} == applied
 
 
 def test_a_changed_configuration_replaces_agents() -> None:

@@ -81,6 +81,7 @@ def _add_etcd(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """The exit status of what ``options`` ask for."""
+    membership_cli.quiet_grpc()
     if options.action == "etcd":
         status: int = importlib.import_module("meshd.ctl.clustermesh.keeper").run(options)
     elif options.kubernetes or options.kubeconfig or options.context:

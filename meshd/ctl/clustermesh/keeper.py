@@ -76,7 +76,6 @@ class Keeper:
     async def run(self) -> int:
         """Until a signal ends it."""
         _log_as_json()
-        os.environ.setdefault("GRPC_VERBOSITY", "NONE")
         stopped, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stopped.set)
