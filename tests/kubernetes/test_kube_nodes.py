@@ -4,6 +4,7 @@ are replaced, and leave."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from scripts.kubernetes import images
 from scripts.kubernetes.cluster import RunningCluster
 from tests.kubernetes.installing import IMAGE, NAMESPACE, install, meshctl
+from tests.kubernetes.load import load
 
 pytestmark = [
     pytest.mark.needs(
@@ -130,7 +132,56 @@ def test_what_only_a_node_knows_is_asked_there_and_refuses(installed: RunningClu
     assert not [each for each in left if each.startswith("meshd-look")]
 
 
-def test_an_uninstall_gives_nodes_back(installed: RunningCluster) -> None:
+@pytest.fixture
+def talking(installed: RunningCluster) -> Iterator[load.Load]:
+    """Clients on both nodes that will ask servers on both nodes by their addresses."""
+    made = load.Load(installed)
+    pods = installed.get("pods", "-l", "app=server")["items"]
+    made.targets = [
+        load.target(f"{kind} to {pod['spec']['nodeName']}", pod["status"]["podIP"], load.PORT, kind, 2)
+        for pod in pods
+        for kind in ("connections", "streams")
+    ]
+    yield made
+    made.close()
+    installed.kubectl("delete", "daemonset/server", "service/web", "service/sticky", "configmap/load")
+
+
+def servers(cluster: RunningCluster) -> list[tuple[str, str, int]]:
+    """Name, address and restarts of each."""
+    pods = cluster.get("pods", "-l", "app=server")["items"]
+    return sorted(
+        (
+            pod["metadata"]["name"],
+            pod["status"]["podIP"],
+            pod["status"]["containerStatuses"][0]["restartCount"],
+        )
+        for pod in pods
+    )
+
+
+def test_an_uninstall_gives_nodes_back_and_an_install_takes_them_again_while_pods_talk(
+    installed: RunningCluster, talking: load.Load
+) -> None:
+    before = servers(installed)
+    with talking.running() as seen:
+        uninstall(installed)
+        # What it left are pods, which reach each other without us, and are ours again.
+        install(installed)
+    report = load.Report(seen)
+    assert report.lost() == [], str(report)
+    assert report.too_few() == []
+    assert servers(installed) == before
+    # New pods reach old ones, and services have old ones as backends.
+    address = installed.get("service", "web")["spec"]["clusterIP"]
+    talking.targets = [load.target("web", address, 80, "connections", 2)]
+    with talking.running() as seen:
+        pass
+    assert load.Report(seen).lost() == []
+
+
+def uninstall(installed: RunningCluster) -> None:
+    """meshd is gone from ``installed``, from its nodes and from its API server."""
     assert pinned(installed)
     done = meshctl(installed, "uninstall")
     assert done.returncode == 0, done.stdout + done.stderr
