@@ -5,11 +5,15 @@
 #include "lib/carry.h"
 #include "lib/translate.h"
 
-static __noinline bool is_frontend(const struct tuple *tuple)
+/* Whether a service is to be translated here. From outside, node ports and the like are kube-proxy's, with all that it enforces for
+ * them: externalTrafficPolicy, loadBalancerSourceRanges.
+ */
+static __noinline bool is_frontend(const struct tuple *tuple, bool inward)
 {
 	struct endpoint frontend = endpoint_of(&tuple->destination, tuple->destination_port, tuple->protocol);
+	const struct service *service = bpf_map_lookup_elem(&frontends, &frontend);
 
-	return bpf_map_lookup_elem(&frontends, &frontend);
+	return service && !(inward && service->flags & SERVICE_EXTERNAL);
 }
 
 /* Not to a pod of this node, and from none. Of our concern are answers to what was masqueraded, and service addresses. */
@@ -23,7 +27,7 @@ static __noinline int to_node(struct __sk_buff *skb, struct work *work)
 	packet = &work->packet;
 	inward = work->origin.hook == HOOK_FROM_OUTSIDE;
 	answers = inward && is_masquerade_port(packet->tuple.destination_port);
-	if (!answers && !is_frontend(&packet->tuple))
+	if (!answers && !is_frontend(&packet->tuple, inward))
 		return TC_ACT_OK;
 	if (!flow_of(packet, &view)) {
 		if (!packet->begins)

@@ -18,12 +18,16 @@ struct endpoint {
 	__u8 pad;
 };
 
+enum service_flag {
+	SERVICE_EXTERNAL = 1, /* an address of nodes or of the world: who asks from there is not ours to serve */
+};
+
 struct service {
 	__u64 list;
 	__u32 slots; /* 0: no backend, refuse at once */
 	__u32 affinity_timeout_s;
 	__u32 source;
-	__u32 pad;
+	enum service_flag flags;
 };
 
 /* The frontend is part of the key: a value of `frontends` that was recycled for another frontend while a program

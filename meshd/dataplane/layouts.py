@@ -22,6 +22,7 @@ class ServiceRow(NamedTuple):
     slots: int
     affinity_timeout_s: int
     source: int
+    flags: int = 0
 
 
 class SlotKey(NamedTuple):
@@ -77,6 +78,7 @@ class Layouts:
     u32: Codec[int]
     u64: Codec[int]
     left_out: int
+    external: int
     events: dict[str, int]
 
 
@@ -99,6 +101,7 @@ def layouts(btf: Btf) -> Layouts:
         u32=btf.codec("__u32", int),
         u64=btf.codec("__u64", int),
         left_out=btf.enum("workload_flag")["WORKLOAD_LEFT_OUT"],
+        external=btf.enum("service_flag")["SERVICE_EXTERNAL"],
         events=btf.enum("socket_lb_event"),
     )
 

@@ -133,8 +133,9 @@ class Planner:
         chosen = distinct(choose(service, able, self._place(mesh), external=external), frontend)
         wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
         number = self._list(endpoint, chosen, rows, wants_members)
+        source, flags = source_number(service.source), self.layouts.external if external else 0
         rows["frontends"][key] = self.layouts.service.encode(
-            ServiceRow(number, len(chosen), service.affinity_timeout_s, source_number(service.source))
+            ServiceRow(number, len(chosen), service.affinity_timeout_s, source, flags)
         )
         staying = distinct(alive(service, able), frontend)
         return key, tuple(self.layouts.endpoint.encode(each) for each in staying)

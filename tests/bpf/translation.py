@@ -167,6 +167,7 @@ def service_rows(
     at: tuple[str, int],
     backends: Sequence[tuple[str, int]],
     sticky_s: int = 0,
+    external: bool = False,
 ) -> Iterator[tuple[str, bytes, bytes]]:
     """Map, key and value of each row that gives a frontend these backends, evenly; the frontend's own comes last."""
     frontend = Endpoint(mapped(at[0]), at[1], protocol)
@@ -176,7 +177,7 @@ def service_rows(
         slot = Slot(0xFFFFFFFF, 1, 1, end, end)
         yield "slots", made.slot_key.encode(SlotKey(number, place, frontend)), made.slot.encode(slot)
         yield "members", made.member_key.encode(MemberKey(number, end)), made.member.encode(Member(1))
-    row = ServiceRow(number, len(backends), sticky_s, 1)
+    row = ServiceRow(number, len(backends), sticky_s, 1, made.external if external else 0)
     yield "frontends", made.endpoint.encode(frontend), made.service.encode(row)
 
 

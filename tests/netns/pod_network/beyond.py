@@ -51,11 +51,13 @@ def _interfaces(addresses: dict[int, str]) -> tuple[netlink.Interface, ...]:
     return tuple(ip_interface(f"{addresses[family]}/{LENGTH[family]}") for family in (4, 6))
 
 
-def serve(node: Host, protocol: int, at: tuple[str, int], *backends: tuple[str, int]) -> None:
-    """Gives a frontend these backends."""
+def serve(
+    node: Host, protocol: int, at: tuple[str, int], *backends: tuple[str, int], external: bool = False
+) -> None:
+    """Gives a frontend these backends; an ``external`` one is the node's address, or one of the world."""
     with BpfObject.open() as bpf:
         made = socket_lb.layouts(bpf.btf)
-    for name, key, value in service_rows(made, protocol, at, backends):
+    for name, key, value in service_rows(made, protocol, at, backends, external=external):
         node.write(name, key, value)
 
 

@@ -92,6 +92,21 @@ def test_from_outside_a_backend_elsewhere_answers_through_this_node(
 
 @PROTOCOLS
 @FAMILIES
+def test_from_outside_a_node_port_is_the_hosts_and_from_a_pod_it_is_ours(
+    node: Host, pods: tuple[Pod, Pod], family: int, protocol: int, kind: socket.SocketKind
+) -> None:
+    client, server = pods
+    serve(node, protocol, (NODE[family], 80), (server.ip[family], 8080), external=True)
+    # In kube-proxy's place.
+    with serving(node.netns, 80, kind):
+        assert ask(node.world, protocol, NODE[family]) == ROUTER[family]
+    with serving(server.netns, 8080, kind):
+        assert ask(client.netns, protocol, NODE[family]) == client.ip[family]
+    assert node.dropped() == {}
+
+
+@PROTOCOLS
+@FAMILIES
 def test_the_host_reaches_a_pod(
     node: Host, pods: tuple[Pod, Pod], family: int, protocol: int, kind: socket.SocketKind
 ) -> None:
