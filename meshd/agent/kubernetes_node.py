@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from meshd.runtime import cni_files, cni_versions
 from meshd.runtime.cni_files import Places
 from meshd.servers.introspection import Figure, Sample
 from meshd.servers.readiness import Readiness
-from meshd.state import Mesh
+from meshd.state import Compacted, Mesh
 
 if TYPE_CHECKING:
     from meshd.kubeapi.access import Access
@@ -134,10 +135,20 @@ class KubernetesNode:
 
     async def _avoid_others(self) -> None:
         """What another plugin gave a pod here before us may be of the very CIDR that we give addresses of."""
+        revision = -1
         while True:
             moved = self._mesh.moved_event()
-            self._avoid()
+            # It moves for every backend of the cluster, and a node has hundreds of pods.
+            if self._pods_changed(revision):
+                self._avoid()
+            revision = self._mesh.revision
             await moved.wait()
+
+    def _pods_changed(self, revision: int) -> bool:
+        try:
+            return bool(self._mesh.workloads.changes(revision))
+        except Compacted:
+            return True
 
     def _avoid(self) -> None:
         self._cni.avoid(frozenset(address for pod in self._others() for address in pod.addresses))
@@ -168,7 +179,8 @@ class KubernetesNode:
 
     def _write_files(self) -> list[str]:
         places = self._places
-        after = [each for each in cni_files.AFTER if (places.bin_dir / each["type"]).exists()]
+        # A link that leads out of what this container sees of the node leads somewhere on the node itself.
+        after = [each for each in cni_files.AFTER if os.path.lexists(places.bin_dir / each["type"])]
         plugins = [places.bin_dir / str(each["type"]) for each in after]
         version, reason = cni_versions.newest(self._used.runtime, plugins)
         if reason:
