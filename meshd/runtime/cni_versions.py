@@ -33,7 +33,7 @@ def newest(containerd: str, plugins: Iterable[Path]) -> tuple[str, str]:
         taken = supported(plugin)
         limit = max((each for each in KNOWN if each in taken), key=KNOWN.index, default=KNOWN[0])
         if KNOWN.index(limit) < KNOWN.index(version):
-            version, reason = limit, f"{plugin} takes no newer one"
+            version, reason = limit, f"{plugin} {'takes no newer one' if taken else 'cannot be asked'}"
     return version, reason
 
 
