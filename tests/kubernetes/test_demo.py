@@ -135,10 +135,16 @@ def test_the_whole_demo_loses_no_request_and_leaves_nothing(place: Site, tmp_pat
     assert what_is_left(place) == []
 
 
-# What it says when it has come so far.
+# ``reached``: what it says when it has come so far.
 @pytest.mark.long
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("reached", ["API server of", "etcds of the mesh", "phase 1 "])
+@pytest.mark.parametrize(
+    ("reached", "ending"),
+    [
+        pytest.param("API server of", signal.SIGINT, id="starting"),
+        pytest.param("etcds of the mesh", signal.SIGTERM, id="joining"),
+        pytest.param("phase 1 ", signal.SIGHUP, id="under load"),
+    ],
+)
 def test_an_interrupted_demo_leaves_nothing(
     place: Site, tmp_path: Path, reached: str, ending: signal.Signals
 ) -> None:
