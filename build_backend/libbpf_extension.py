@@ -73,6 +73,7 @@ int bpf_map_lookup_batch(int fd, void *in_batch, void *out_batch, void *keys, vo
 /* -- pins, links, programs -- */
 int bpf_obj_pin(int fd, const char *pathname);
 int bpf_obj_get(const char *pathname);
+struct bpf_link_create_opts { size_t sz; __u32 flags; ...; };
 int bpf_link_create(int prog_fd, int target_fd, int attach_type, const void *opts);
 int bpf_link_update(int link_fd, int new_prog_fd, const void *opts);
 int bpf_link_detach(int link_fd);

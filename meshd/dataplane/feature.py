@@ -46,6 +46,7 @@ class Feature:
     ``kernel_maps``: those that only programs write. ``retired``: rows go after a grace period (retire.py). ``contested``: a
     row belongs to the first plan key that wants it, others are told. ``needs``: program -> kernel features without which it
     is left out. ``sizes``: map -> entries. ``knobs``: globals of the programs. ``rules``: by the kind of the plan key.
+    ``beside``: a knob that is 1 where another build's programs, with other layouts of ``kernel_maps``, go on behind ours.
     ``generation``: a map of one number that counts the changes of this feature's rows (generation.py); none where empty.
     ``unwanted``: map -> rows that nobody wants and that may go, given the plan keys that failed (sweep.py).
     """
@@ -63,6 +64,7 @@ class Feature:
     retired: frozenset[str] = frozenset()
     contested: frozenset[str] = frozenset()
     generation: str = ""
+    beside: str = ""
 
 
 def merged(plans: list[Plan]) -> Plan:

@@ -124,6 +124,7 @@ POD_NETWORK = Feature(
     unwanted=plans.unwanted,
     contested=CONTESTED,
     generation=rows.WAY_GENERATION,
+    beside="beside_another",
     needs=dict.fromkeys((*POD.programs, *UPLINK.programs, *TUNNEL.programs), _SHORT),
 )
 

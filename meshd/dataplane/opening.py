@@ -10,7 +10,7 @@ from meshd.config import Config
 from meshd.dataplane.feature import Feature
 from meshd.dataplane.features import FEATURES
 from meshd.dataplane.layouts import Layouts, layouts
-from meshd.dataplane.takeover import Takeover, find
+from meshd.dataplane.takeover import Takeover, find, is_needed
 from meshd.kernel.btf import Btf
 from meshd.kernel.object import BpfObject, Loaded
 
@@ -68,6 +68,8 @@ def open_object(config: Config, without: Iterable[str]) -> Opened:
         for feature in wanted:
             bpf.set_max_entries(feature.sizes(config))
             bpf.set_globals(feature.knobs(config))
+            if feature.beside and is_needed(map_pins(config), bpf.btf, feature.kernel_maps):
+                bpf.set_globals({feature.beside: 1})
         programs = {name for feature in wanted for name in feature.programs} & set(bpf.programs())
         bpf.load_only(programs - set(without))
         loaded = bpf.load(pins=map_pins(config))

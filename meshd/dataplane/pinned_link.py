@@ -36,6 +36,21 @@ def attach_pinned(
     return made
 
 
+def put_before(pin: Path, make: Callable[[], Link]) -> Link | None:
+    """A new link at ``pin``, and the one that was there, which stays on for as long as it is held; None: there was none.
+
+    Raises:
+        KernelError: what was attached before stays.
+    """
+    existing = Link.open_pinned(pin)
+    made = make()
+    try:
+        _pin_over(made, pin)
+    finally:
+        made.close()
+    return existing
+
+
 def take_off(pin: Path) -> bool:
     """Detaches the link at ``pin`` and removes the pin; False: there is none.
 

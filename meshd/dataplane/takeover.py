@@ -91,6 +91,11 @@ class Takeover:
         self.former.clear()
 
 
+def is_needed(directory: Path, btf: Btf, names: Collection[str]) -> bool:
+    """Whether maps called ``names`` are pinned in ``directory`` in layouts other than those of ``btf``."""
+    return directory.is_dir() and any(_others(directory, btf, set(names) & btf.maps().keys()))
+
+
 def find(directory: Path, btf: Btf, maps: Mapping[str, Map], reused: Collection[str]) -> Takeover:
     """What is pinned in ``directory`` of other layouts of ``maps``, which are pinned there themselves. ``reused``: those of
     ``maps`` that were there before."""
@@ -109,7 +114,7 @@ def find(directory: Path, btf: Btf, maps: Mapping[str, Map], reused: Collection[
     return made
 
 
-def _others(directory: Path, btf: Btf, maps: Mapping[str, Map]) -> Iterator[Path]:
+def _others(directory: Path, btf: Btf, maps: Collection[str]) -> Iterator[Path]:
     own = {f"{name}_{btf.schema_hash(name)}" for name in maps}
     for path in directory.iterdir():
         # A pin's name is its map's, and a hash of the layout behind it (kernel/pins.py).

@@ -12,6 +12,9 @@ from pathlib import Path
 from meshd.kernel._libbpf import ffi, lib
 from meshd.kernel.result import checked
 
+# BPF_F_BEFORE, which Debian 12's headers lack; before nobody in particular it means before all.
+_BEFORE = 1 << 3
+
 
 class AttachType(IntEnum):
     """BPF_* attach types that links are made for; tcx has no name in Debian 12's headers."""
@@ -58,17 +61,19 @@ class Link:
         self.name = name
 
     @classmethod
-    def create(cls, program_fd: int, target: int, attach_type: int, name: str) -> Link:
+    def create(
+        cls, program_fd: int, target: int, attach_type: int, name: str, *, first: bool = False
+    ) -> Link:
         """Attaches a program: ``target`` is the descriptor of a cgroup or network namespace, or for tcx and
-        XDP the ifindex of a device in the calling thread's namespace.
+        XDP the ifindex of a device in the calling thread's namespace. ``first``: before all tcx links that are there.
 
         Raises:
             KernelError: attach type unknown to this kernel or not the program's (EINVAL), target gone
                 (ENODEV, EBADF).
         """
-        return cls(
-            checked(lib.bpf_link_create(program_fd, target, attach_type, ffi.NULL), "attach", name), name
-        )
+        opts = ffi.new("struct bpf_link_create_opts *", {"flags": _BEFORE if first else 0})
+        opts.sz = ffi.sizeof(opts[0])
+        return cls(checked(lib.bpf_link_create(program_fd, target, attach_type, opts), "attach", name), name)
 
     @classmethod
     def open_pinned(cls, path: Path) -> Link | None:

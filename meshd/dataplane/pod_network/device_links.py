@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from meshd.dataplane.pinned_link import attach_pinned, take_off
+from meshd.dataplane.pinned_link import attach_pinned, put_before, take_off
 from meshd.dataplane.pod_network.places import Place
 from meshd.kernel.links import AttachType, Link
 from meshd.kernel.program import Program
@@ -22,14 +22,24 @@ def attach(index: int, place: Place, name: str, program: Program, pins: Path) ->
         KernelError: it is as it was. EINVAL: the kernel has no tcx.
     """
     pins.mkdir(parents=True, exist_ok=True)
-    direction = AttachType.TCX_INGRESS if name == place.ingress else AttachType.TCX_EGRESS
     link = attach_pinned(
         program,
         pins / pin_name(name, index),
         lambda info: info.ifindex == index,
-        lambda: Link.create(program.fd, index, direction, f"{name} on link {index}"),
+        lambda: _made(index, place, name, program),
     )
     link.close()
+
+
+def attach_before(index: int, place: Place, name: str, program: Program, pins: Path) -> Link | None:
+    """The program is on the device before all others; whoever was at its pin goes on behind it for as long as that link is
+    held, which is the answer.
+
+    Raises:
+        KernelError: it is as it was.
+    """
+    pins.mkdir(parents=True, exist_ok=True)
+    return put_before(pins / pin_name(name, index), lambda: _made(index, place, name, program, first=True))
 
 
 def attached(pins: Path) -> dict[tuple[int, str], int]:
@@ -53,6 +63,11 @@ def detach_all(pins: Path, order: Mapping[str, int]) -> list[str]:
     """Takes all off that are pinned, by the place of their names in ``order``; the names of the pins."""
     pinned = sorted(_pinned(pins), key=lambda each: order.get(each[1], 0))
     return [pin.name for _, _, pin in pinned if take_off(pin)]
+
+
+def _made(index: int, place: Place, name: str, program: Program, *, first: bool = False) -> Link:
+    direction = AttachType.TCX_INGRESS if name == place.ingress else AttachType.TCX_EGRESS
+    return Link.create(program.fd, index, direction, f"{name} on link {index}", first=first)
 
 
 def pin_name(name: str, index: int) -> str:

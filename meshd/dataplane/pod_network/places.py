@@ -6,7 +6,7 @@ first: whatever a sending program of either build records, somebody is there to 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -42,16 +42,15 @@ TUNNEL = Place("pod_network_from_tunnel", "pod_network_to_tunnel", receiving="po
 # All of them, receiving programs first.
 ORDER = tuple(place.programs[turn] for turn in (0, 1) for place in (POD, TUNNEL, UPLINK))
 
-# Where flows are another build's, in maps that ours do not read, it is the other way round at uplinks and tunnels: whoever
-# answers from there to what only the other build knows would get a reset from the host's stack.
+# For what comes in from where nobody knows of us. A packet of a flow that only another build's programs know is theirs: the
+# host's stack would answer it with a reset.
 FROM_OUTSIDE = frozenset({UPLINK.ingress, TUNNEL.ingress})
 
 
 def in_order(
-    devices: Sequence[T], place_of: Callable[[T], Place], but: frozenset[str] = frozenset()
+    devices: Sequence[T], place_of: Callable[[T], Place], programs: Collection[str] = ORDER
 ) -> Iterator[tuple[str, T]]:
-    """Program by program in ``ORDER``, ``but`` for some, each with the devices that it belongs on."""
+    """Of ``programs`` one after the other as in ``ORDER``, each with the devices that it belongs on."""
     for name in ORDER:
-        if name in but:
-            continue
-        yield from ((name, each) for each in devices if name in place_of(each).programs)
+        if name in programs:
+            yield from ((name, each) for each in devices if name in place_of(each).programs)

@@ -18,10 +18,20 @@ import structlog
 from meshd.config import Config
 from meshd.dataplane.devices import TUNNEL_DEVICE, Devices
 from meshd.dataplane.pod_network import device_links, device_watch, filters, uplinks
-from meshd.dataplane.pod_network.places import EXPIRE, FROM_OUTSIDE, POD, TUNNEL, UPLINK, Place, in_order
+from meshd.dataplane.pod_network.places import (
+    EXPIRE,
+    FROM_OUTSIDE,
+    ORDER,
+    POD,
+    TUNNEL,
+    UPLINK,
+    Place,
+    in_order,
+)
 from meshd.dataplane.pod_network.rows import KERNEL_MAPS, MAPS
 from meshd.dataplane.takeover import Takeover
 from meshd.errors import KernelError, RowsFailed
+from meshd.kernel.links import Link
 from meshd.kernel.program import Program
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink import Message
@@ -163,23 +173,32 @@ class TrafficControl:
     async def _take_over(self) -> None:
         """Every target has every program of its place, and these know the flows that another build's programs carried.
 
-        What comes from outside goes to the other build's programs for as long as they know more than ours do.
+        Those for what comes from outside are on first, before the other build's, which go on behind them: what one does not
+        know the other does. Without tcx they cannot stand beside each other; there they come last.
         """
         former, maps = self._takeover, (*MAPS, *KERNEL_MAPS)
         if not former.is_pending(maps):
             await self._attach()
             return
         await asyncio.to_thread(former.copy, KERNEL_MAPS)
-        await self._attach(but=FROM_OUTSIDE)
+        behind: list[Link] = []
+        if self._has_tcx:
+            await asyncio.to_thread(self._put_before, list(self._targets()), behind)
+        others = frozenset(ORDER) - FROM_OUTSIDE
+        await asyncio.to_thread(self._put_right, list(self._targets()), others)
         await asyncio.to_thread(former.copy, KERNEL_MAPS)
         await self._attach()
-        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        if not self._has_tcx:
+            await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        for link in behind:
+            await asyncio.to_thread(link.detach)
+            link.close()
         former.finish(maps)
 
-    async def _attach(self, but: frozenset[str] = frozenset()) -> None:
-        """Every target has every program of its place, ``but`` for some; receiving programs first, over all devices."""
+    async def _attach(self) -> None:
+        """Every target has every program of its place; receiving programs first, over all devices."""
         targets = list(self._targets())
-        without, put_on = await asyncio.to_thread(self._put_right, targets, but)
+        without, put_on = await asyncio.to_thread(self._put_right, targets, frozenset(ORDER))
         for device, reason in without.items():
             if self.without.get(device) != reason:
                 log.error("programs cannot be attached", device=device, reason=reason)
@@ -190,17 +209,36 @@ class TrafficControl:
             self.repaired += len(lost)
         self._complete = {target.index for target in targets if target.name not in without}
 
-    def _put_right(self, targets: list[Target], but: frozenset[str]) -> tuple[dict[str, str], set[Target]]:
-        """Device -> why it has not all its programs; and the devices that were given some. On a worker thread.
+    def _put_before(self, targets: list[Target], behind: list[Link]) -> None:
+        """Those for what comes from outside are on; whom they would have replaced goes to ``behind``. On a worker thread."""
+        there = device_links.attached(self._pins)
+        for name, target in in_order(targets, lambda each: each.place, FROM_OUTSIDE):
+            if not target.by_link or not there.get((target.index, name)) or name not in self._programs:
+                continue
+            try:
+                link = device_links.attach_before(
+                    target.index, target.place, name, self._programs[name], self._pins
+                )
+            except KernelError as error:
+                # It is replaced with the others, then.
+                log.warning("program cannot stand beside another", device=target.name, reason=str(error))
+                continue
+            if link is not None:
+                behind.append(link)
+
+    def _put_right(
+        self, targets: list[Target], programs: frozenset[str]
+    ) -> tuple[dict[str, str], set[Target]]:
+        """Of ``programs``: device -> why it lacks some; and the devices that were given some. On a worker thread.
 
         Raises:
             KernelError: the kernel does not say what is there.
         """
         there = self._there(targets)
-        ids = {name: program.info().program_id for name, program in self._programs.items()}
+        ids = {name: each.info().program_id for name, each in self._programs.items() if name in programs}
         without: dict[str, str] = {}
         put_on: set[Target] = set()
-        for name, target in in_order(targets, lambda each: each.place, but):
+        for name, target in in_order(targets, lambda each: each.place, programs):
             if name not in ids or there.get((target.index, name)) == ids[name]:
                 continue
             try:
@@ -209,9 +247,7 @@ class TrafficControl:
             except KernelError as error:
                 if error.errno != errno.ENODEV:  # gone meanwhile
                     without[target.name] = str(error)
-        without |= self._update_others(
-            targets, there, {name: n for name, n in ids.items() if name not in but}
-        )
+        without |= self._update_others(targets, there, ids)
         return without, put_on
 
     def _put_on(self, target: Target, name: str) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 from pathlib import Path
 
 from scripts.image import __main__ as building
 from scripts.image import debian_root, layer, python_parts
+from scripts.image.layer import Layer
 from tests import another_build
 from tests.netns.runtime import agent_image
 
@@ -17,7 +19,20 @@ VERSION = "0.0.0+another"
 def archive() -> Path:
     """``meshd:another``: another object, and a version that `meshctl status` shows."""
     agent_image.archive()
-    lower = [layer.load(building.BUILD / name / "layer.json") for name in ("debian", "dependencies", "meshd")]
+    with (building.BUILD / "lock").open("w") as lock:
+        # Nobody makes one of the lower layers anew meanwhile.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        lower = [
+            layer.load(building.BUILD / name / "layer.json") for name in ("debian", "dependencies", "meshd")
+        ]
+        made = another_build.MADE / "meshd-another.tar"
+        layers = [*lower, _top()]
+        building.written(building.NAME, made, TAG, debian_root.architecture(), "another", layers)
+        return made
+
+
+def _top() -> Layer:
+    """What is another in it."""
     root = another_build.MADE / "image"
     shutil.rmtree(root, ignore_errors=True)
     debian = debian_root.described(building.BUILD / "debian" / "root")
@@ -29,9 +44,5 @@ def archive() -> Path:
     major, minor = debian.python
     (package / "__pycache__").mkdir()
     (package / "__pycache__" / f".wh.__init__.cpython-{major}{minor}.pyc").touch()
-    top = layer.from_directory(
-        root, ["opt"], another_build.MADE / "layer.tar.gz", building.EPOCH, "another object"
-    )
-    made = another_build.MADE / "meshd-another.tar"
-    building.written(building.NAME, made, TAG, debian_root.architecture(), "another", [*lower, top])
-    return made
+    target = another_build.MADE / "layer.tar.gz"
+    return layer.from_directory(root, ["opt"], target, building.EPOCH, "another object")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-
-import pytest
 
 from meshd.dataplane.pod_network.places import UPLINK
 from meshd.kernel.netns import Netns
 from tests import another_build
 from tests.netns.cni.node import CniNode
+from tests.netns.pod_network_agent.datagrams import datagrams
 from tests.netns.pod_network_agent.in_kernel import filters_on, pins, pods, programs_on
 from tests.netns.pod_network_agent.traffic import stream
 from tests.netns.pod_network_agent.world import WORLD, is_settled
@@ -44,14 +42,8 @@ def others_left(node: CniNode) -> list[str]:
     return [name for name, following in pairwise(names) if name == following]
 
 
-@pytest.fixture
-def builds() -> Iterator[tuple[str, str]]:
-    """A newer one, and the one that was there."""
-    yield str(another_build.other_object()), ""
-
-
 def test_connections_of_pods_outlive_an_upgrade_and_a_downgrade_between_layouts(
-    node: CniNode, world: Netns, unique_name: str, builds: tuple[str, str]
+    node: CniNode, world: Netns, unique_name: str
 ) -> None:
     first, _ = node.add("one")
     second, two = node.add("two")
@@ -60,9 +52,21 @@ def test_connections_of_pods_outlive_an_upgrade_and_a_downgrade_between_layouts(
         stream(first, world, WORLD[1], 9001) as v6,
         stream(first, second, two.addresses[0], 9002) as near,
     ):
-        for build in builds:
+        for build in (str(another_build.other_object()), ""):
             replaced(node, f"{unique_name}u", build)
             assert v4.goes_on()
             assert v6.goes_on()
             assert near.goes_on()
             assert set(two.addresses) <= pods(node).keys()
+
+
+def test_no_datagram_is_lost_to_a_build_with_other_layouts(
+    node: CniNode, world: Netns, unique_name: str
+) -> None:
+    pod, _ = node.add("one")
+    with datagrams(pod, world, WORLD[0]) as asked:
+        for build in (str(another_build.other_object()), ""):
+            before = asked.answered
+            replaced(node, f"{unique_name}u", build)
+            node.agent.wait(partial(lambda before: asked.answered > before + 100, before))
+    assert asked.lost == 0
