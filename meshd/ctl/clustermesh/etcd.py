@@ -23,7 +23,7 @@ from meshd.kubeapi.client import APPLY, MERGE, OBJECT, Client
 from meshd.kubeapi.resources import CONFIG_MAPS, NODES, PODS, SERVICES, STATEFUL_SETS, Resource
 
 NAME = "meshd-etcd"
-LABEL, LABELLED = "meshd.io/etcd", "member"
+LABEL, LABELLED = "node-restriction.kubernetes.io/meshd-etcd", "member"
 COMPONENT = {"app.kubernetes.io/name": "meshd", "app.kubernetes.io/component": "etcd"}
 SELECTOR = ",".join(f"{key}={value}" for key, value in COMPONENT.items())
 AGENTS = "app.kubernetes.io/name=meshd,app.kubernetes.io/component=agent"
@@ -98,9 +98,14 @@ async def declare(
 
 
 async def label_nodes(client: Client, members: Members) -> None:
-    """Nodes of ``members`` have the label that the pods look for."""
-    for name in members.addresses:
-        await client.patch(NODES, name, {"metadata": {"labels": {LABEL: LABELLED}}}, into=OBJECT, kind=MERGE)
+    """Nodes of ``members``, and no others, have the label that the pods look for."""
+    listed = await client.list(NODES, into=OBJECT)
+    for node in (each.value for each in listed.items if each.value is not None):
+        name = node["metadata"]["name"]
+        wanted = LABELLED if name in members.addresses else None
+        if _labels(node).get(LABEL) != wanted:
+            change = {"metadata": {"labels": {LABEL: wanted}}}
+            await client.patch(NODES, name, change, into=OBJECT, kind=MERGE)
 
 
 def objects(namespace: str, members: Members, image: str | None) -> list[Object]:
