@@ -103,6 +103,18 @@ def write(report: Report, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
 
 
+def lost_lines(happened: Sequence[Happened], requests: Sequence[Request]) -> list[str]:
+    """Every lost request, with the second of the demo in which it began and the number of the phase whose it is."""
+    begun_ns = happened[0].begun_ns
+    rows = [["SECOND", "PHASE", "CLIENT", "FAMILY", "AFTER", "REASON"]]
+    for number, each in enumerate(happened, 1):
+        for one in losses(decided(requests, each.begun_ns, each.ended_ns)):
+            second, after = (one.begun_ns - begun_ns) / 1e9, one.latency_us / 1000
+            family = f"IPv{one.family}"
+            rows.append([f"{second:.3f}", str(number), one.client, family, f"{after:.1f} ms", one.lost])
+    return table(rows)
+
+
 def lines(report: Report, clusters: Sequence[str]) -> list[str]:
     """The closing table, and below it what was wrong."""
     heading = ["PHASE", "SECONDS", "REQUESTS", *(c.upper() for c in clusters), "LOST", "SWITCH p99", "SHOWN"]

@@ -87,12 +87,13 @@ class Watched:
         return happened
 
     def conclude(self, happened: Sequence[Happened], out: Path) -> Report:
-        """Judges what was seen and writes report and picture to ``out``."""
+        """Judges what was seen and writes report, picture and the list of lost requests to ``out``."""
         clusters = self._place.cluster_names
         clients = [log.client for log in self._logs]
         result = report.make(happened, self._requests, clients, clusters, self._place.counts())
         report.write(result, out / "report.json")
         (out / "timeline.svg").write_text(timeline.draw(happened, self._requests, clusters))
+        (out / "lost.txt").write_text("\n".join(report.lost_lines(happened, self._requests)) + "\n")
         return result
 
     async def _all_call(self) -> None:
@@ -129,5 +130,8 @@ def tell(result: Report, clusters: Sequence[str], out: Path) -> int:
     print()
     for line in report.lines(result, clusters):
         print(line)
-    print(f"report: {out / 'report.json'}, picture: {out / 'timeline.svg'}", flush=True)
+    files = (
+        f"report: {out / 'report.json'}, picture: {out / 'timeline.svg'}, what was lost: {out / 'lost.txt'}"
+    )
+    print(files, flush=True)
     return 0 if result.ok else 1

@@ -14,7 +14,7 @@ from meshd.lab.demo.stage import Phase
 from meshd.lab.demo.watched import AfterPhase, Watched
 from scripts.kubernetes.demo import joining
 from scripts.kubernetes.demo.load import start_backends, start_clients
-from scripts.kubernetes.demo.mesh import Mesh
+from scripts.kubernetes.demo.mesh import SYSTEM, Mesh
 from scripts.kubernetes.demo.phases import PHASES
 
 Say = Callable[[str], None]
@@ -50,7 +50,22 @@ async def go_through(
     happened = await watching.go_through(mesh, phases, after_phase)
     result = watching.conclude(happened, out)
     picture.close()
+    if not result.ok:
+        await _keep_what_agents_say(mesh, out)
     return watched.tell(result, mesh.cluster_names, out)
+
+
+async def _keep_what_agents_say(mesh: Mesh, out: Path) -> None:
+    """Log and drops of every agent, in ``out``: the clusters are gone when somebody looks into what went wrong."""
+    for member in mesh.members:
+        for node in member.running.nodes:
+            pod, where = await member.agent_of(node.name), f"--namespace={SYSTEM}"
+            said = [await member.kubectl("logs", pod, where, check=False)]
+            said += [await member.kubectl("logs", pod, where, "--previous", check=False)]
+            said += [
+                await member.kubectl("exec", pod, where, "--", "meshctl", "metrics", "drops", check=False)
+            ]
+            (out / f"meshd-{node.name}.txt").write_text("\n".join(said))
 
 
 @asynccontextmanager

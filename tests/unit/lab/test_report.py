@@ -124,3 +124,12 @@ def test_the_timeline_is_a_picture_with_phases_clusters_and_losses() -> None:
     titles = [element.text for element in root.iter() if element.tag.endswith("title")]
     assert {"1 one", "2 two", "cm-1", "cm-2", "lost"} <= set(texts)
     assert titles == ["answers of cm-1", "answers of cm-2", "1 lost"]
+
+
+def test_every_lost_request_is_listed_with_its_phase_and_when_it_began() -> None:
+    requests = [_answer(1, "cm-1"), _loss(1.5), _loss(3.5)]
+    listed = [line.split() for line in report.lost_lines(_happened(), requests)[1:]]
+    assert listed == [
+        ["1.500", "1", CLIENT, "IPv4", "0.5", "ms", "EHOSTUNREACH"],
+        ["3.500", "2", CLIENT, "IPv4", "0.5", "ms", "EHOSTUNREACH"],
+    ]
