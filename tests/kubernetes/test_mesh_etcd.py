@@ -5,6 +5,7 @@ The other cluster is a directory of files, and reads with the certificate that i
 
 from __future__ import annotations
 
+import base64
 import datetime
 import subprocess
 import sys
@@ -42,6 +43,17 @@ OTHER = Cluster(
 )
 IN_NAMESPACE = ("-n", NAMESPACE)
 AGENT = f"system:serviceaccount:{NAMESPACE}:meshd"
+
+ASK = """
+import ssl, sys, urllib.request
+url, authority, certificate, key = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority)
+context.load_cert_chain(certificate, key)
+try:
+    print(urllib.request.urlopen(url, context=context, timeout=20).read().decode())
+except OSError as error:
+    print("refused", error)
+"""
 
 
 class Mesh:
@@ -181,6 +193,21 @@ def test_nobody_reads_without_a_certificate_of_this_cluster(mesh: Mesh, invited:
     (forged / "peers" / "cm-1").write_text(text)
     assert "cm-1 (id 1)" in mesh.dump(mesh.cluster.nodes[1], invited)
     assert "cm-1 (id 1)" not in mesh.dump(mesh.cluster.nodes[1], forged)
+
+
+def test_a_reader_is_no_member(mesh: Mesh, invited: Path, tmp_path: Path) -> None:
+    data = mesh.cluster.get("secret", "meshd-etcd", *IN_NAMESPACE)["data"]
+    for name, content in data.items():
+        (tmp_path / name).write_bytes(base64.b64decode(content))
+    node = mesh.cluster.nodes[0]
+    url = f"https://{node.place.addresses.v4.ip}:23791/version"
+
+    def asks_as(directory: Path, name: str) -> str:
+        files = (tmp_path / "ca.crt", directory / f"{name}.crt", directory / f"{name}.key")
+        return node.run(sys.executable, "-c", ASK, url, *map(str, files))
+
+    assert "etcdserver" in asks_as(tmp_path, "etcd")
+    assert "refused" in asks_as(invited / "peers", "cm-1")
 
 
 def test_no_agent_may_read_the_key_that_signs_and_no_pod_has_it(mesh: Mesh) -> None:
