@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,19 @@ apiVersion: v1
 kind: Node
 metadata: {name: one}
 spec: {podCIDR: 10.244.1.0/24, podCIDRs: [10.244.1.0/24]}
+"""
+READER = """
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRole
+metadata: {name: reader}
+rules:
+  - {apiGroups: ["*"], resources: ["*"], verbs: [get, list]}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: reader}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: reader}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: User, name: reader}]
 """
 KERNEL = {"status": {"nodeInfo": {"kernelVersion": "6.1.0-28-amd64"}}}
 
@@ -142,6 +156,23 @@ def test_a_dry_run_changes_nothing(api_server: ApiServerAlone) -> None:
     done = install(api_server, "--dry-run")
     assert "DaemonSet meshd" in done.stdout
     assert api_server.kubectl("get", "daemonset", "-A", "-o", "name") == ""
+
+
+def test_who_may_only_read_checks_everything_but_nodes_from_inside(api_server: ApiServerAlone) -> None:
+    api_server.kubectl("apply", "-f", "-", content=READER)
+    system = {"status": {"nodeInfo": {"operatingSystem": "linux", "architecture": "amd64"}}}
+    api_server.kubectl("patch", "node", "one", "--subresource=status", "-p", json.dumps(system))
+    reader = api_server.client("reader")
+    command = [sys.executable, "-m", "meshd.ctl.main", "kube", "check", f"--kubeconfig={reader}"]
+    done = subprocess.run(
+        [*command, "--image", "example/meshd:9"], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^ok +pod CIDRs ", done.stdout, re.MULTILINE)
+    assert re.search(
+        r"^warning +nodes +not looked at: one \(.*cannot create resource", done.stdout, re.MULTILINE
+    )
+    assert "kubectl delete namespace" not in done.stdout
 
 
 def test_without_a_kubeconfig_the_reason_is_one_line(api_server: ApiServerAlone) -> None:

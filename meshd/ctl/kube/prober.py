@@ -65,6 +65,8 @@ async def serve(port: int) -> None:
             await loop.create_datagram_endpoint(Echo, sock=listening(family, socket.SOCK_DGRAM, port))
         except OSError as error:
             print(f"{family.name} cannot be served: {error}", flush=True)
+        else:
+            print(f"{family.name} is served", flush=True)
     await ended.wait()
 
 

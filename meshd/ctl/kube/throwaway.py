@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from meshd.ctl.kube import rollout
-from meshd.errors import MeshError
+from meshd.errors import ApiServerError, MeshError
 from meshd.kubeapi.client import OBJECT, Client
 from meshd.kubeapi.resources import NAMESPACES, PODS
 
@@ -46,12 +46,18 @@ async def namespace(client: Client, purpose: str, security: str, tell: Tell) -> 
         "kind": "Namespace",
         "metadata": {"name": name, "labels": labels(purpose) | words},
     }
+    is_made = True
     try:
-        await client.create(NAMESPACES, body, into=OBJECT)
+        try:
+            await client.create(NAMESPACES, body, into=OBJECT)
+        except ApiServerError:
+            is_made = False
+            raise
         yield name
     finally:
         try:
-            await client.delete(NAMESPACES, name)
+            if is_made:
+                await client.delete(NAMESPACES, name)
         except MeshError as error:
             tell(f"namespace {name} is still there: kubectl delete namespace {name} ({error})")
 

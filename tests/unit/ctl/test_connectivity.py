@@ -141,8 +141,14 @@ def port() -> Iterator[int]:
     """Where a prober serves on this machine's loopback."""
     number = 20000 + os.getpid() % 10000
     with subprocess.Popen(
-        [sys.executable, objects.PROBER, "serve", str(number)], env={**os.environ, "NODE": "here"}
+        [sys.executable, objects.PROBER, "serve", str(number)],
+        env={**os.environ, "NODE": "here"},
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "AF_INET is served\n"
+        assert process.stdout.readline() == "AF_INET6 is served\n"
         yield number
         process.terminate()
         assert process.wait(10) == 0
