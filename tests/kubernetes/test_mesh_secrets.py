@@ -264,6 +264,9 @@ def test_agents_are_told_of_the_mesh_by_install_and_what_the_user_says_counts_mo
     file.write_text("clustermesh: {electionLeaseS: 20}\n")
     assert told("upgrade", "--config", file)["clustermesh"]["electionLeaseS"] == 20
     assert told("upgrade")["clustermesh"]["peers"] == "/etc/clustermesh/peers"
+    # There is no controller that would count the pods of the DaemonSet that cleans.
+    _, said = made.meshctl("kube", "uninstall", "--no-wait")
+    assert "peers will have to be invited again" in said
 
 
 async def test_what_somebody_else_changed_meanwhile_is_not_overwritten(made: Mesh, tmp_path: Path) -> None:

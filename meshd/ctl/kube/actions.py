@@ -208,6 +208,8 @@ async def apply(client: Client, each: Object, *, dry_run: bool) -> None:
 
 async def uninstall(options: argparse.Namespace, client: Client) -> int:
     """Agents end, nodes are given back, and then all objects go."""
+    if await options_of_mesh(client, options.namespace) and options.namespace == manifests.NAMESPACE:
+        say("the mesh's etcd and authority go with the namespace: peers will have to be invited again")
     await removal.remove(options, client, say)
     return 0
 
