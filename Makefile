@@ -17,7 +17,7 @@ help:
 	@echo "make test-long    1 GB transfers, hundreds of faults"
 	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
 	@echo "make bench-path   what a packet's way between pods costs, against plain routing (root)"
-	@echo "make image        the agent's container image as an archive, without a container daemon (root)"
+	@echo "make image        the container images of the agent and of the mesh's etcd, without a container daemon (root)"
 	@echo "make setup        only the set-up that the others do by themselves"
 	@echo "make lint-fix     format Python and C, and mend what ruff can"
 	@echo "make clean        remove all that was made in this directory; Debian packages stay"
