@@ -74,9 +74,6 @@ int pod_network_to_pod(struct __sk_buff *skb)
 	}
 }
 
-/* 1: programs of another build, which know flows that ours do not know yet, are behind those for what comes from outside. */
-const volatile __u32 beside_another = 0;
-
 /* They see what we would leave to the stack; where there are none any more, the stack has it all the same. */
 static __always_inline int to_another(int verdict)
 {

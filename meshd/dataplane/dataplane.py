@@ -98,7 +98,7 @@ class Dataplane:
         for link in self._links.values():
             link.close()
         takeover, maps = self.opened.takeover, (*SOCKET_LB.maps, *SOCKET_LB.kernel_maps)
-        takeover.copy(SOCKET_LB.kernel_maps)
+        takeover.copy(SOCKET_LB.kernel_maps, again=True)
         self._links = attach(self.opened.loaded.programs, cgroup, link_pins(self._config))
         # What the hooks that were replaced wrote meanwhile.
         takeover.copy(SOCKET_LB.kernel_maps)

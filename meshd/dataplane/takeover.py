@@ -10,7 +10,7 @@ takes old rows for new ones. A start that finds both went on where the last one 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,18 +37,22 @@ class Former:
 
 @dataclass(slots=True)
 class Takeover:
-    """``former``: of all maps, those named first were made last. ``fresh``: maps of ours that nobody has used yet."""
+    """``former``: of all maps, those named first were made last. ``fresh``: maps of ours that nobody has used yet. ``seen``:
+    pin -> keys of rows that were copied and will be asked for again."""
 
     former: list[Former] = field(default_factory=list)
     maps: Mapping[str, Map] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
+    seen: dict[Path, Set[bytes]] = field(default_factory=dict)
 
     def is_pending(self, names: Collection[str]) -> bool:
         """Whether rows of the maps ``names`` may still be in maps of another layout."""
         return any(each.name in names for each in self.former)
 
-    def copy(self, names: Collection[str]) -> None:
+    def copy(self, names: Collection[str], *, again: bool = False) -> None:
         """Rows of the maps ``names``, in that order: all where nobody uses ours yet, else those that are missing there.
+
+        ``again``: programs go on writing the other maps, and it will be called once more.
 
         It blocks. What cannot be taken over is logged, and starts empty.
         """
@@ -56,7 +60,7 @@ class Takeover:
             for each in [each for each in self.former if each.name == name and each.how is not None]:
                 started = time.monotonic()
                 try:
-                    copied = self._copied(each)
+                    copied = self._copied(each, again=again)
                 except KernelError as error:
                     log.error("rows of another build cannot be taken over", map=name, reason=str(error))
                     continue
@@ -69,19 +73,25 @@ class Takeover:
                     took_ms=round((time.monotonic() - started) * 1000),
                 )
 
-    def _copied(self, former: Former) -> Copied:
+    def _copied(self, former: Former, *, again: bool) -> Copied:
         assert former.how is not None  # noqa: S101 - the caller looked
         own = self.maps[former.name]
         if former.name in self.fresh:
             self.fresh.discard(former.name)
-            return former.how.all_rows(former.map, own)
-        return former.how.missing_rows(former.map, own)
+            copied = former.how.all_rows(former.map, own)
+        else:
+            copied = former.how.missing_rows(former.map, own, self.seen.get(former.path, frozenset()))
+        self.seen.pop(former.path, None)
+        if again:
+            self.seen[former.path] = copied.keys
+        return copied
 
     def finish(self, names: Collection[str]) -> None:
         """Our programs are in place: the other layouts of the maps ``names`` are unpinned."""
         for each in [each for each in self.former if each.name in names]:
             each.path.unlink(missing_ok=True)
             each.map.close()
+            self.seen.pop(each.path, None)
             self.former.remove(each)
 
     def close(self) -> None:

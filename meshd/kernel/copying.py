@@ -21,11 +21,13 @@ from meshd.kernel.result import checked
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Rows that were there, those of them that were written, and those that the new map had no room for."""
+    """Rows that were there, those of them that were written, and those that the new map had no room for. ``keys``: of the
+    rows that were there, in the new layout."""
 
-    rows: int = 0
-    written: int = 0
-    refused: int = 0
+    rows: int
+    written: int
+    refused: int
+    keys: Set[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +45,28 @@ class Copying:
         """
         return self._copy(former, own, ANY, set())
 
-    def missing_rows(self, former: Map, own: Map) -> Copied:
+    def missing_rows(self, former: Map, own: Map, seen: Set[bytes] = frozenset()) -> Copied:
         """Rows of ``former`` that ``own`` lacks are in it too; what programs have written there meanwhile stays.
+
+        ``seen``: keys that were copied before. A row that ``own`` lacks of these has ended since, and one that ``former``
+        lacks now has ended there, so that it goes.
 
         Raises:
             KernelError: as above.
         """
         size = own.key_size
         there = {row for keys, _, _ in own.packed() for row in _split(keys, size)}
-        return self._copy(former, own, NOEXIST, there)
+        copied = self._copy(former, own, NOEXIST, there | seen)
+        own.delete_batch(seen - copied.keys)
+        return copied
 
     def _copy(self, former: Map, own: Map, flags: int, there: Set[bytes]) -> Copied:
         rows = written = refused = 0
+        all_keys: set[bytes] = set()
         for keys, values, count in former.packed():
             rows += count
             found, before = _split(self.key.convert(keys, count), self.key.size_after), values
+            all_keys.update(found)
             if there:
                 lacking = [at for at, key in enumerate(found) if key not in there]
                 found, size = [found[at] for at in lacking], self.value.size_before
@@ -66,7 +75,7 @@ class Copying:
             for done, full in _written(own, dict(zip(found, after, strict=True)), flags):
                 written += done
                 refused += full
-        return Copied(rows, written, refused)
+        return Copied(rows, written, refused, all_keys)
 
 
 def _split(rows: bytes, size: int) -> list[bytes]:

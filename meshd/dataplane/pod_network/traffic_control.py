@@ -11,6 +11,7 @@ import contextlib
 import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -180,13 +181,13 @@ class TrafficControl:
         if not former.is_pending(maps):
             await self._attach()
             return
-        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        await asyncio.to_thread(partial(former.copy, KERNEL_MAPS, again=True))
         behind: list[Link] = []
         if self._has_tcx:
             await asyncio.to_thread(self._put_before, list(self._targets()), behind)
         others = frozenset(ORDER) - FROM_OUTSIDE
         await asyncio.to_thread(self._put_right, list(self._targets()), others)
-        await asyncio.to_thread(former.copy, KERNEL_MAPS)
+        await asyncio.to_thread(partial(former.copy, KERNEL_MAPS, again=not self._has_tcx))
         await self._attach()
         if not self._has_tcx:
             await asyncio.to_thread(former.copy, KERNEL_MAPS)

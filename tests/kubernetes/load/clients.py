@@ -119,21 +119,24 @@ class Answer(asyncio.DatagramProtocol):
 
 
 async def datagrams(target: Target, over: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
     while not over.is_set():
         question, started_s = target.question(), time.monotonic()
-        transport, answer = await loop.create_datagram_endpoint(
-            Answer, remote_addr=(target.host, target.port)
-        )
         try:
-            transport.sendto(question)
-            async with asyncio.timeout(PATIENCE_S):
-                target.answered(question, await answer.came, started_s)
+            target.answered(question, await one_datagram(target, question), started_s)
         except OSError as error:
             target.failed(error)
-        finally:
-            transport.close()
         await asyncio.sleep(PAUSE_S)
+
+
+async def one_datagram(target: Target, question: bytes) -> bytes:
+    loop = asyncio.get_running_loop()
+    transport, answer = await loop.create_datagram_endpoint(Answer, remote_addr=(target.host, target.port))
+    try:
+        transport.sendto(question)
+        async with asyncio.timeout(PATIENCE_S):
+            return await answer.came
+    finally:
+        transport.close()
 
 
 KINDS = {"connections": connections, "streams": streams, "datagrams": datagrams}

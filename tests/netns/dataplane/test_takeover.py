@@ -56,7 +56,9 @@ def test_every_flow_is_the_same_in_the_other_layout_and_back(directory: Path, co
         assert len(list(directory.glob("flows_*"))) == 1
 
 
-def test_a_second_look_brings_what_came_since_and_leaves_what_ours_wrote(directory: Path) -> None:
+def test_a_second_look_brings_what_came_since_leaves_what_ours_wrote_and_revives_nothing(
+    directory: Path,
+) -> None:
     before, btf = load(PACKAGED, directory)
     after, other = load(another_build.other_object(), directory)
     takeover = find(directory, other, after.maps, after.reused)
@@ -66,11 +68,17 @@ def test_a_second_look_brings_what_came_since_and_leaves_what_ours_wrote(directo
         key, value = types.codec("tuple", TupleRow).encode(ends), types.codec("flow", FlowRow).encode(row)
         loaded.maps["flows"].update(key, value)
 
-    put(before, btf, *first)
-    takeover.copy(["flows"])
+    def end(loaded: Loaded, types: Btf, ends: TupleRow) -> None:
+        assert loaded.maps["flows"].delete(types.codec("tuple", TupleRow).encode(ends))
+
+    for each in (first, flow(4), flow(5)):
+        put(before, btf, *each)
+    takeover.copy(["flows"], again=True)
     put(before, btf, *second)
     put(before, btf, *third)
     put(after, other, third[0], third[1]._replace(flags=512))
+    end(before, btf, flow(4)[0])
+    end(after, other, flow(5)[0])
     takeover.copy(["flows"])
     rows = other.codec("flow", FlowRow)
     flags = sorted(

@@ -1,9 +1,10 @@
-"""Datagrams from a namespace to another, one after the other, each from a socket of its own and answered once."""
+"""Datagrams from a namespace to another, one after the other, each from a socket of its own and answered once, if at all."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from tests.patience import patience
 
 PORT = 9100
 # An answer that takes longer is none: nobody sends a datagram again.
-PATIENCE_S = patience(5)
+PATIENCE_S = patience(20)
+# Each takes a port of the node's for minutes.
+PAUSE_S = 0.003
 
 
 class Asked:
@@ -26,7 +29,7 @@ class Asked:
 
 @contextmanager
 def datagrams(client: Path, server: Netns, address: str) -> Iterator[Asked]:
-    """Asked from ``client`` without a pause, answered in ``server`` at ``address``."""
+    """Asked from ``client``, answered in ``server`` at ``address``."""
     asked = Asked()
     with server.socket(socket.AF_INET, socket.SOCK_DGRAM) as answering, Netns.open(client) as opened:
         answering.bind((address, PORT))
@@ -64,3 +67,4 @@ def _ask(client: Netns, address: str, asked: Asked) -> None:
                 asked.answered += made.recv(64) == question
             except OSError:
                 asked.lost += 1
+        time.sleep(PAUSE_S)

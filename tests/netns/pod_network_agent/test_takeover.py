@@ -9,6 +9,7 @@ from meshd.dataplane.pod_network.places import UPLINK
 from meshd.kernel.netns import Netns
 from tests import another_build
 from tests.netns.cni.node import CniNode
+from tests.netns.pod_network_agent.commands import drops
 from tests.netns.pod_network_agent.datagrams import datagrams
 from tests.netns.pod_network_agent.in_kernel import filters_on, pins, pods, programs_on
 from tests.netns.pod_network_agent.traffic import stream
@@ -69,4 +70,4 @@ def test_no_datagram_is_lost_to_a_build_with_other_layouts(
             before = asked.answered
             replaced(node, f"{unique_name}u", build)
             node.agent.wait(partial(lambda before: asked.answered > before + 100, before))
-    assert asked.lost == 0
+    assert asked.lost == 0, (asked.answered, drops(node))
