@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
 import sys
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +25,10 @@ from clustermesh.publisher import Publisher
 from tests.etcd.process import EtcdProcess
 from tests.etcd.recording import RecordingSink
 from tests.etcd.test_publisher import CONFIG, SHORT, running, service, services
+
+# The long form; shorter where somebody wants to see it at all.
+ROTATING_S = int(os.environ.get("MESHD_TEST_ROTATING_S", "3600"))
+BETWEEN_S = 5.0
 
 
 async def clustermesh(*arguments: object) -> tuple[int, str]:
@@ -155,28 +163,73 @@ def publisher(kv: Kv) -> Publisher:
     return made
 
 
-async def test_certificates_and_authority_are_changed_and_nothing_is_listed_again(joined: Joined) -> None:
+class Rotation:
+    """A publisher of cm-1 and a reader in cm-2 while keys change. ``changes``: how many have arrived."""
+
+    def __init__(self, joined: Joined, made: Publisher, sink: RecordingSink) -> None:
+        self.joined, self.made, self.sink = joined, made, sink
+        self.changes = 0
+
+    async def change_arrives(self) -> None:
+        """What is published now is read now."""
+        self.changes += 1
+        wanted = service("moving", f"10.1.{self.changes >> 8 & 255}.{self.changes & 255}")
+        self.made.upsert(wanted)
+        await self.sink.until(lambda: self.sink.services["cm-1"].get(wanted.full_name) == wanted)
+
+    async def certificates(self) -> None:
+        await done("rotate", "certificates", "--directory", self.joined.one)
+        await self.change_arrives()
+
+    async def authority(self) -> None:
+        await done("rotate", "authority", "--directory", self.joined.one)
+        await self._restart_etcd()
+        await self.joined.join()
+        await self.change_arrives()
+        await self.certificates()
+        await done("rotate", "authority", "--finish", "--directory", self.joined.one)
+        await self._restart_etcd()
+
+    async def _restart_etcd(self) -> None:
+        # It reads its authorities only when it starts.
+        self.joined.etcd.kill()
+        await self.joined.etcd.start()
+        await self.change_arrives()
+
+    def nothing_was_lost_or_listed_again(self) -> None:
+        told = Counter(event[0] for event in self.sink.events)
+        assert (told["replace"], told["delete"], told["gone"]) == (0, 0, 0)
+
+
+@asynccontextmanager
+async def rotating(joined: Joined) -> AsyncIterator[Rotation]:
     await joined.join()
     sink = RecordingSink()
     async with joined.admin() as kv, running(made := publisher(kv)), joined.reading(sink):
         await sink.told("synced", "cm-1")
+        yield Rotation(joined, made, sink)
 
-        async def changes_arrive(name: str) -> None:
-            made.upsert(service(name, "10.1.0.10"))
-            await sink.told("put", "cm-1", f"ns/{name}")
 
-        await done("rotate", "certificates", "--directory", joined.one)
-        await changes_arrive("after-new-certificates")
-        await done("rotate", "authority", "--directory", joined.one)
-        # etcd reads its authorities only when it starts.
-        joined.etcd.kill()
-        await joined.etcd.start()
-        await changes_arrive("after-begin")
-        await done("rotate", "certificates", "--directory", joined.one)
-        await joined.join()
-        await changes_arrive("after-new-invitation")
-        await done("rotate", "authority", "--finish", "--directory", joined.one)
-        joined.etcd.kill()
-        await joined.etcd.start()
-        await changes_arrive("after-finish")
-    assert [event for event in sink.events if event[0] in {"delete", "gone"}] == []
+async def test_certificates_and_authority_are_changed_and_nothing_is_listed_again(joined: Joined) -> None:
+    async with rotating(joined) as keys_change:
+        await keys_change.certificates()
+        await keys_change.authority()
+    keys_change.nothing_was_lost_or_listed_again()
+
+
+@pytest.mark.long
+@pytest.mark.timeout(ROTATING_S + 600)
+async def test_for_an_hour_they_are_changed_and_nothing_is_listed_again(joined: Joined) -> None:
+    end_s = time.monotonic() + ROTATING_S
+    async with rotating(joined) as keys_change:
+        for turn in itertools.count(1):
+            await keys_change.certificates()
+            if turn % 10 == 0:
+                await keys_change.authority()
+            quiet_s = min(time.monotonic() + BETWEEN_S, end_s)
+            while time.monotonic() < quiet_s:
+                await keys_change.change_arrives()
+                await asyncio.sleep(0.1)
+            if time.monotonic() > end_s:
+                break
+    keys_change.nothing_was_lost_or_listed_again()
