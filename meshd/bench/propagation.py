@@ -61,6 +61,7 @@ class _Service(NamedTuple):
     slots: int
     affinity_timeout_s: int
     source: int
+    flags: int
 
 
 class Kernel:
