@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.needs("root", "bpf", "cgroup_v2", "veth", "ipv6"),
     pytest.mark.needs("command:containerd", "command:runc", "command:busybox"),
     pytest.mark.timeout(400),
+    # Of the tests' own machinery, which whatever runs on it shows as well.
+    pytest.mark.long,
 ]
 SERVE = "echo $POD >/www/index.html; exec httpd -f -p 8080 -h /www"
 # Any: objects of Kubernetes.

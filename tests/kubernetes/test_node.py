@@ -17,6 +17,8 @@ pytestmark = [
     pytest.mark.needs("root", "bpf", "cgroup_v2", "veth", "ipv6"),
     pytest.mark.needs("command:containerd", "command:runc", "command:busybox"),
     pytest.mark.timeout(400),
+    # Of the tests' own machinery, which whatever runs on it shows as well.
+    pytest.mark.long,
 ]
 PATHS = {"bpf": "/sys/fs/bpf", "cgroup": "/sys/fs/cgroup", "netns": "/run/netns", "cni": "/etc/cni/net.d"}
 LABELS = {"app": "agent"}

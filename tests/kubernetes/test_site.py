@@ -48,7 +48,13 @@ def what_is_left(place: Site) -> list[str]:
 # The file that is there when the maker has come so far: between any two of them lies what a kill could leave half made.
 @pytest.mark.parametrize(
     "reached",
-    ["netns/router", "netns/c1", "c1/log/etcd.log", "c1-n1/ready", "c1-n2/log/containerd.log"],
+    [
+        pytest.param("netns/router", marks=pytest.mark.long),
+        pytest.param("netns/c1", marks=pytest.mark.long),
+        pytest.param("c1/log/etcd.log", marks=pytest.mark.long),
+        pytest.param("c1-n1/ready", marks=pytest.mark.long),
+        "c1-n2/log/containerd.log",
+    ],
 )
 def test_what_a_killed_maker_left_is_removed_by_the_name(place: Site, reached: str) -> None:
     with subprocess.Popen([*COMMAND, "up", place.name], cwd=ROOT, stdout=subprocess.DEVNULL) as maker:
