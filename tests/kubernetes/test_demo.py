@@ -99,6 +99,7 @@ def _report(out: Path) -> Any:
     return json.loads((out / "report.json").read_text())
 
 
+@pytest.mark.long
 def test_no_request_is_lost_when_the_backends_of_a_cluster_go(done: Done) -> None:
     phases = done.report["phases"][:2]
     assert [(phase["lost"], phase.get("problems")) for phase in phases] == [(0, None)] * 2, done.report
@@ -106,6 +107,7 @@ def test_no_request_is_lost_when_the_backends_of_a_cluster_go(done: Done) -> Non
     assert min(*both.values(), one["cm-1"]) > 0
 
 
+@pytest.mark.long
 def test_it_fails_when_hooks_and_programs_are_taken_off(done: Done) -> None:
     last = done.report["phases"][2]
     assert (done.status, done.report["ok"]) == (1, False)

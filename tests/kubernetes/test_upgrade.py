@@ -62,7 +62,8 @@ def killed(cluster: RunningCluster) -> None:
         )
 
 
-@pytest.mark.parametrize("away_s", [10.0, pytest.param(60.0, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("away_s", [10.0, 60.0])
 def test_agents_that_are_killed_while_nobody_can_tell_them_anything_cost_no_request(
     installed: RunningCluster, load: Load, away_s: float
 ) -> None:
@@ -110,6 +111,7 @@ def test_agents_that_are_killed_again_and_again_cost_no_request(
     nothing_lost(under_load(load, again_and_again))
 
 
+@pytest.mark.long
 def test_a_build_with_other_layouts_follows_and_the_older_one_comes_back_without_a_lost_request(
     installed: RunningCluster, load: Load
 ) -> None:
