@@ -63,8 +63,8 @@ async def _take_the_socket_hooks_off(lab: Lab, phase: int) -> None:
 
 
 class TakenOff:
-    """The hooks, and from every pod's link the programs that translate packets, all through the second phase: agents put back
-    what they miss, and requests wait that long."""
+    """The hooks, and from every pod's link the programs that translate packets, all through the second phase: agents put
+    back what they miss, and requests wait that long."""
 
     def __init__(self) -> None:
         self._taking: asyncio.Task[None] | None = None
