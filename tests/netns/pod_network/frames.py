@@ -28,7 +28,10 @@ def send(netns: Netns, device: str, *frames: bytes) -> None:
 
 
 def exchange(netns: Netns, device: str, frame: bytes, wanted: int, wait_s: float = patience(5)) -> bytes:
-    """Sends a frame and gives the first one that comes in with Ethernet type ``wanted``; empty: none came."""
+    """Sends a frame and gives the first one with Ethernet type ``wanted`` that comes in for its sender; empty: none came.
+
+    The other end has news for everybody at any time (multicast listeners, RFC 3810).
+    """
     with netns.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(wanted))) as link:
         link.bind((device, wanted))
         link.settimeout(wait_s)
@@ -38,5 +41,5 @@ def exchange(netns: Netns, device: str, frame: bytes, wanted: int, wait_s: float
                 said, where = link.recvfrom(1 << 16)
             except OSError:
                 return b""
-            if where[2] != socket.PACKET_OUTGOING:
+            if where[2] != socket.PACKET_OUTGOING and said[:6] == frame[6:12]:
                 return said
