@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from scripts.kubernetes.cluster import RunningCluster, RunningNode
 
 IMAGE = ("--image", "meshd:test")
 NAMESPACE = "meshd-system"
 AGENTS = "app.kubernetes.io/name=meshd,app.kubernetes.io/component=agent"
+# What the image, and real nodes that run it, need. The image is made first, where it is not there.
+ON_NODES = [
+    pytest.mark.needs(
+        *("root", "bpf", "cgroup_v2", "command:mmdebstrap"),
+        *("command:containerd", "command:runc", "command:busybox"),
+    ),
+    pytest.mark.timeout(1200),
+]
 
 
 def command(cluster: RunningCluster, action: str, *arguments: str) -> list[str]:
@@ -26,6 +37,14 @@ def meshctl(cluster: RunningCluster, action: str, *arguments: str) -> subprocess
     return subprocess.run(
         command(cluster, action, *arguments), capture_output=True, text=True, check=False, timeout=900
     )
+
+
+def clustermesh(cluster: RunningCluster, action: str, *arguments: str | Path) -> str:
+    """What ``meshctl clustermesh ACTION`` says, on both ways; it has to succeed."""
+    words = ["-m", "meshd.ctl.main", "clustermesh", action, f"--kubeconfig={cluster.admin}", *arguments]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
 
 
 def install(cluster: RunningCluster, *arguments: str) -> str:

@@ -13,15 +13,10 @@ from meshd.kernel import cgroup
 from scripts.kubernetes import images
 from scripts.kubernetes.cluster import RunningCluster, RunningNode, answer
 from scripts.kubernetes.site import RunningSite, Wanted, site
-from tests.kubernetes.installing import IMAGE, meshctl
+from tests.kubernetes.installing import IMAGE, ON_NODES, meshctl
 from tests.netns.runtime import agent_image
 
-pytestmark = [
-    pytest.mark.needs("root", "bpf", "cgroup_v2", "command:containerd", "command:runc", "command:busybox"),
-    pytest.mark.needs("command:mmdebstrap", "command:nft"),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = [*ON_NODES, pytest.mark.needs("command:nft")]
 SERVE = "echo $POD >/www/index.html; exec httpd -f -p 8080 -h /www"
 HOST_PORT = 18080
 # So many that one of two is missed by chance once in a million times.

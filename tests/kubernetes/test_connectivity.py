@@ -13,16 +13,9 @@ import pytest
 from scripts.kubernetes import images
 from scripts.kubernetes.addons import install_dns
 from scripts.kubernetes.cluster import RunningCluster, answer
-from tests.kubernetes.installing import IMAGE, command, install, is_installed, meshctl
+from tests.kubernetes.installing import IMAGE, ON_NODES, command, install, is_installed, meshctl
 
-pytestmark = [
-    pytest.mark.needs(
-        *("root", "bpf", "cgroup_v2", "command:nft", "command:mmdebstrap"),
-        *("command:containerd", "command:runc", "command:busybox"),
-    ),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = [*ON_NODES, pytest.mark.needs("command:nft")]
 OUTSIDE = ("--outside", "203.0.113.1", "--outside", "[2001:db8:ff::1]:443")
 NAMESPACE = "meshd-connectivity-"
 

@@ -9,16 +9,10 @@ import pytest
 
 from scripts.kubernetes.cluster import RunningCluster
 from tests.kubernetes import installing
+from tests.kubernetes.installing import ON_NODES
 from tests.kubernetes.load import load
 
-pytestmark = [
-    pytest.mark.needs(
-        *("root", "bpf", "cgroup_v2", "command:mmdebstrap"),
-        *("command:containerd", "command:runc", "command:busybox"),
-    ),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = ON_NODES
 Object = dict[str, Any]  # Any: objects of Kubernetes
 
 

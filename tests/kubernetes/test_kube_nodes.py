@@ -11,22 +11,10 @@ import pytest
 
 from scripts.kubernetes import images
 from scripts.kubernetes.cluster import RunningCluster
-from tests.kubernetes.installing import IMAGE, NAMESPACE, install, meshctl
+from tests.kubernetes.installing import IMAGE, NAMESPACE, ON_NODES, install, meshctl
 from tests.kubernetes.load import load
 
-pytestmark = [
-    pytest.mark.needs(
-        "root",
-        "bpf",
-        "cgroup_v2",
-        "command:containerd",
-        "command:runc",
-        "command:busybox",
-        "command:mmdebstrap",
-    ),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = ON_NODES
 
 
 def pinned(cluster: RunningCluster) -> list[str]:

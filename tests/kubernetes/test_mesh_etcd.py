@@ -23,19 +23,7 @@ from scripts.kubernetes.cluster import RunningCluster, RunningNode
 from tests.kubernetes import installing
 from tests.netns.runtime import agent_image
 
-pytestmark = [
-    pytest.mark.needs(
-        "root",
-        "bpf",
-        "cgroup_v2",
-        "command:containerd",
-        "command:runc",
-        "command:busybox",
-        "command:mmdebstrap",
-    ),
-    # The images are made first, where they are not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = installing.ON_NODES
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "meshd-system"
 OTHER = Cluster(
@@ -64,19 +52,8 @@ class Mesh:
         self.directory = directory
 
     def meshctl(self, action: str, *arguments: str | Path) -> str:
-        """What it says, on both ways; it has to succeed."""
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "meshd.ctl.main", "clustermesh", action),
-                *(f"--kubeconfig={self.cluster.admin}", *arguments),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        """What `meshctl clustermesh` says of this cluster; it has to succeed."""
+        return installing.clustermesh(self.cluster, action, *arguments)
 
     def etcd(self) -> Any:  # Any: JSON
         """The only member's pod."""

@@ -15,20 +15,10 @@ import pytest
 
 from scripts.kubernetes.cluster import RunningCluster
 from scripts.kubernetes.site import Wanted, site
+from tests.kubernetes.installing import ON_NODES, clustermesh
 from tests.netns.runtime import agent_image
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.needs(
-        "root",
-        "bpf",
-        "cgroup_v2",
-        "command:containerd",
-        "command:runc",
-        "command:busybox",
-        "command:mmdebstrap",
-    ),
-]
+pytestmark = [*ON_NODES, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 IN_NAMESPACE = ("-n", "meshd-system")
 ETCD = "app.kubernetes.io/component=etcd"
@@ -59,22 +49,6 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def meshctl(cluster: RunningCluster, action: str, *arguments: str) -> str:
-    """What `meshctl clustermesh` says; it has to succeed."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "meshd.ctl.main", "clustermesh", action),
-            *(f"--kubeconfig={cluster.admin}", *arguments),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=900,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
 @pytest.fixture(scope="module")
 def cluster(run_name: str) -> Iterator[RunningCluster]:
     """Three nodes, each with a member, and no network for pods: etcd needs none."""
@@ -83,7 +57,7 @@ def cluster(run_name: str) -> Iterator[RunningCluster]:
         for node in cluster.nodes:
             node.import_image(agent_image.etcd_archive())
         nodes = [word for node in cluster.nodes for word in ("--etcd-node", node.name)]
-        meshctl(
+        clustermesh(
             cluster,
             *("init", "--name", "cm-1", "--id", "1", "--network", "10.211.0.0/16"),
             *("--etcd-image", "meshd-etcd:test", *nodes),
@@ -202,7 +176,7 @@ def test_authority_and_certificates_change_while_writes_go_on(
     below = tmp_path / "client"
     with writing(cluster, tmp_path) as found:
         for words in (("authority",), ("certificates",), ("authority", "--finish")):
-            meshctl(cluster, "rotate", *words)
+            clustermesh(cluster, "rotate", *words)
             take(cluster, below)
             wait_for_all(cluster)
     assert found["failed"] == []

@@ -14,15 +14,9 @@ from meshd.ctl.kube import connectivity_objects as objects
 from meshd.ctl.kube.connectivity_rows import PORT
 from scripts.kubernetes.cluster import RunningCluster, RunningNode, is_true
 from tests.kubernetes import installing
+from tests.kubernetes.installing import ON_NODES
 
-pytestmark = [
-    pytest.mark.needs(
-        *("root", "bpf", "cgroup_v2", "command:mmdebstrap"),
-        *("command:containerd", "command:runc", "command:busybox"),
-    ),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = ON_NODES
 IMAGE = "docker.io/library/meshd:test"
 NAMESPACE = "sockets"
 CLIENT = Path(__file__).with_name("old_sockets.py")

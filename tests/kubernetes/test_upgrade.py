@@ -10,23 +10,11 @@ import pytest
 from scripts.kubernetes.cluster import RunningCluster, RunningNode
 from scripts.kubernetes.processes import stop
 from tests import another_build
-from tests.kubernetes.installing import meshctl
+from tests.kubernetes.installing import ON_NODES, meshctl
 from tests.kubernetes.load import agent_containers, another_image
 from tests.kubernetes.load.load import Load, Report
 
-pytestmark = [
-    pytest.mark.needs(
-        "root",
-        "bpf",
-        "cgroup_v2",
-        "command:containerd",
-        "command:runc",
-        "command:busybox",
-        "command:mmdebstrap",
-    ),
-    # The image is made first, where it is not there.
-    pytest.mark.timeout(1200),
-]
+pytestmark = ON_NODES
 
 
 @pytest.fixture
