@@ -2,15 +2,15 @@
 
 Pins carry a hash of the layout, so a build whose layout is another finds its own maps missing and the other's beside them.
 Rows that agents write are copied at once: nobody changes them while no agent runs, and hooks are not swapped before their
-rows are there. What programs write is copied just before those programs are swapped, and once more behind that: what they
-wrote meanwhile. Then the other pins go, so that there is one layout of each map again and no later start, of either build,
+rows are there. What programs write is copied just before those programs are swapped, and once more behind that: what changed
+meanwhile. Then the other pins go, so that there is one layout of each map again and no later start, of either build,
 takes old rows for new ones. A start that finds both went on where the last one ended.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,19 +38,19 @@ class Former:
 @dataclass(slots=True)
 class Takeover:
     """``former``: of all maps, those named first were made last. ``fresh``: maps of ours that nobody has used yet. ``seen``:
-    pin -> keys of rows that were copied and will be asked for again."""
+    pin -> rows that were copied and will be asked for again."""
 
     former: list[Former] = field(default_factory=list)
     maps: Mapping[str, Map] = field(default_factory=dict)
     fresh: set[str] = field(default_factory=set)
-    seen: dict[Path, Set[bytes]] = field(default_factory=dict)
+    seen: dict[Path, Mapping[bytes, bytes]] = field(default_factory=dict)
 
     def is_pending(self, names: Collection[str]) -> bool:
         """Whether rows of the maps ``names`` may still be in maps of another layout."""
         return any(each.name in names for each in self.former)
 
     def copy(self, names: Collection[str], *, again: bool = False) -> None:
-        """Rows of the maps ``names``, in that order: all where nobody uses ours yet, else those that are missing there.
+        """Rows of the maps ``names``, in that order: all where nobody uses ours yet, else what changed since the last time.
 
         ``again``: programs go on writing the other maps, and it will be called once more.
 
@@ -67,7 +67,7 @@ class Takeover:
                 log.info(
                     "rows of another build taken over",
                     map=name,
-                    rows=copied.rows,
+                    rows=len(copied.rows),
                     written=copied.written,
                     refused=copied.refused,
                     took_ms=round((time.monotonic() - started) * 1000),
@@ -80,10 +80,10 @@ class Takeover:
             self.fresh.discard(former.name)
             copied = former.how.all_rows(former.map, own)
         else:
-            copied = former.how.missing_rows(former.map, own, self.seen.get(former.path, frozenset()))
+            copied = former.how.changed_rows(former.map, own, self.seen.get(former.path, {}))
         self.seen.pop(former.path, None)
         if again:
-            self.seen[former.path] = copied.keys
+            self.seen[former.path] = copied.rows
         return copied
 
     def finish(self, names: Collection[str]) -> None:

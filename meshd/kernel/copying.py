@@ -7,7 +7,7 @@ the other, and a downgrade is no other case than an upgrade.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from meshd.errors import KernelError, LayoutError
@@ -21,13 +21,11 @@ from meshd.kernel.result import checked
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """Rows that were there, those of them that were written, and those that the new map had no room for. ``keys``: of the
-    rows that were there, in the new layout."""
+    """Rows that are there now, those of them that were written, and those that the new map had no room for."""
 
-    rows: int
+    rows: Mapping[bytes, bytes]
     written: int
     refused: int
-    keys: Set[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,39 +41,37 @@ class Copying:
         Raises:
             KernelError: a map cannot be read or written; what was written before stays.
         """
-        return self._copy(former, own, ANY, set())
+        rows = self._rows(former)
+        return Copied(rows, *_written(own, rows, ANY))
 
-    def missing_rows(self, former: Map, own: Map, seen: Set[bytes] = frozenset()) -> Copied:
-        """Rows of ``former`` that ``own`` lacks are in it too; what programs have written there meanwhile stays.
-
-        ``seen``: keys that were copied before. A row that ``own`` lacks of these has ended since, and one that ``former``
-        lacks now has ended there, so that it goes.
+    def changed_rows(self, former: Map, own: Map, before: Mapping[bytes, bytes]) -> Copied:
+        """What was begun, changed or ended in ``former`` since it had the rows ``before``, which were copied, is so in ``own``.
+        What changed in ``own`` stays as it is there, because the programs of that map are the newer ones.
 
         Raises:
             KernelError: as above.
         """
-        size = own.key_size
-        there = {row for keys, _, _ in own.packed() for row in _split(keys, size)}
-        copied = self._copy(former, own, NOEXIST, there | seen)
-        own.delete_batch(seen - copied.keys)
-        return copied
+        rows, theirs = self._rows(former), dict(own.items())
+        changed = {key: value for key, value in rows.items() if before.get(key) != value}
+        begun = {key: value for key, value in changed.items() if key not in before and key not in theirs}
+        other = {key: value for key, value in changed.items() if before.get(key) == theirs.get(key, b"")}
+        # What ends in one map to go on in another one is there first.
+        written, refused = _written(own, begun, NOEXIST)
+        more_written, more_refused = _written(own, other, ANY)
+        own.delete_batch(
+            [key for key, value in before.items() if key not in rows and theirs.get(key) == value]
+        )
+        return Copied(rows, written + more_written, refused + more_refused)
 
-    def _copy(self, former: Map, own: Map, flags: int, there: Set[bytes]) -> Copied:
-        rows = written = refused = 0
-        all_keys: set[bytes] = set()
+    def _rows(self, former: Map) -> dict[bytes, bytes]:
+        found: dict[bytes, bytes] = {}
         for keys, values, count in former.packed():
-            rows += count
-            found, before = _split(self.key.convert(keys, count), self.key.size_after), values
-            all_keys.update(found)
-            if there:
-                lacking = [at for at, key in enumerate(found) if key not in there]
-                found, size = [found[at] for at in lacking], self.value.size_before
-                before = b"".join(values[at * size : at * size + size] for at in lacking)
-            after = _split(self.value.convert(before, len(found)), self.value.size_after)
-            for done, full in _written(own, dict(zip(found, after, strict=True)), flags):
-                written += done
-                refused += full
-        return Copied(rows, written, refused, all_keys)
+            found |= zip(
+                _split(self.key.convert(keys, count), self.key.size_after),
+                _split(self.value.convert(values, count), self.value.size_after),
+                strict=True,
+            )
+        return found
 
 
 def _split(rows: bytes, size: int) -> list[bytes]:
@@ -119,20 +115,22 @@ def types_of(found: Map) -> Btf:
     return Btf(bytes(ffi.buffer(room, size[0])))
 
 
-def _written(own: Map, rows: dict[bytes, bytes], flags: int) -> Iterator[tuple[int, int]]:
-    """Writes ``rows``; how many were written and how many refused, part by part. One that is there is neither."""
+def _written(own: Map, rows: dict[bytes, bytes], flags: int) -> tuple[int, int]:
+    """Writes ``rows``; how many were written and how many refused. One that is there meanwhile is neither."""
+    written = refused = 0
     while rows:
         try:
             own.update_batch(rows, flags)
         except PartialWrite as error:
             if error.errno not in {errno.EEXIST, errno.E2BIG, errno.ENOMEM}:
                 raise
-            yield error.done, int(error.errno != errno.EEXIST)
+            written += error.done
+            refused += error.errno != errno.EEXIST
             # Without those before it, and without the one that was refused.
             rows = dict(list(rows.items())[error.done + 1 :])
             continue
-        yield len(rows), 0
-        return
+        return written + len(rows), refused
+    return written, refused
 
 
 def _enums(layout: Layout | None) -> Iterator[str]:

@@ -19,10 +19,10 @@ MAPS = ("destinations", "uplinks", "pod_network_settings", "observed_links", "po
 # Counts the changes of those.
 WAY_GENERATION = "way_generation"
 
-# No rows of anybody's plan.
+# No rows of anybody's plan. New flows first: what moves to the other table while they are copied is seen there, then.
 KERNEL_MAPS = (
-    "flows",
     "new_flows",
+    "flows",
     "flow_drafts",
     WAY_GENERATION,
     "pod_flows",

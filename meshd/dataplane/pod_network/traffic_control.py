@@ -87,6 +87,8 @@ class TrafficControl:
         self.without: dict[str, str] = {}
         # How many devices had lost programs and were given them again.
         self.repaired = 0
+        # Programs of another build that carry what ours do not know yet.
+        self._behind: list[Link] = []
         # Ifindexes of devices that had theirs at the last look, or since.
         self._complete: set[int] = set()
 
@@ -111,6 +113,8 @@ class TrafficControl:
                 except KernelError as error:
                     log.warning("devices cannot be looked at, tried again", reason=str(error))
         finally:
+            for link in self._behind:
+                link.close()
             watch.close()
             self._route.close()
 
@@ -182,16 +186,15 @@ class TrafficControl:
             await self._attach()
             return
         await asyncio.to_thread(partial(former.copy, KERNEL_MAPS, again=True))
-        behind: list[Link] = []
         if self._has_tcx:
-            await asyncio.to_thread(self._put_before, list(self._targets()), behind)
+            await asyncio.to_thread(self._put_before, list(self._targets()))
         others = frozenset(ORDER) - FROM_OUTSIDE
-        await asyncio.to_thread(self._put_right, list(self._targets()), others)
-        await asyncio.to_thread(partial(former.copy, KERNEL_MAPS, again=not self._has_tcx))
+        await asyncio.to_thread(self._swap, list(self._targets()), others)
         await self._attach()
         if not self._has_tcx:
             await asyncio.to_thread(former.copy, KERNEL_MAPS)
-        for link in behind:
+        while self._behind:
+            link = self._behind.pop()
             await asyncio.to_thread(link.detach)
             link.close()
         former.finish(maps)
@@ -210,8 +213,19 @@ class TrafficControl:
             self.repaired += len(lost)
         self._complete = {target.index for target in targets if target.name not in without}
 
-    def _put_before(self, targets: list[Target], behind: list[Link]) -> None:
-        """Those for what comes from outside are on; whom they would have replaced goes to ``behind``. On a worker thread."""
+    def _swap(self, targets: list[Target], programs: frozenset[str]) -> None:
+        """``programs`` are on, and know what those knew whom they replace. On a worker thread.
+
+        Since the first copy flows were begun and ended, and ports of the node given to others: a flow begun anew has another
+        port than its copy says. The second copy is small, and the programs are swapped right behind it.
+        """
+        copy = partial(self._takeover.copy, KERNEL_MAPS)
+        copy(again=True)
+        self._put_right(targets, programs)
+        copy(again=not self._has_tcx)
+
+    def _put_before(self, targets: list[Target]) -> None:
+        """Those for what comes from outside are on; whom they would have replaced goes behind. On a worker thread."""
         there = device_links.attached(self._pins)
         for name, target in in_order(targets, lambda each: each.place, FROM_OUTSIDE):
             if not target.by_link or not there.get((target.index, name)) or name not in self._programs:
@@ -225,7 +239,7 @@ class TrafficControl:
                 log.warning("program cannot stand beside another", device=target.name, reason=str(error))
                 continue
             if link is not None:
-                behind.append(link)
+                self._behind.append(link)
 
     def _put_right(
         self, targets: list[Target], programs: frozenset[str]

@@ -56,7 +56,7 @@ def test_every_flow_is_the_same_in_the_other_layout_and_back(directory: Path, co
         assert len(list(directory.glob("flows_*"))) == 1
 
 
-def test_a_second_look_brings_what_came_since_leaves_what_ours_wrote_and_revives_nothing(
+def test_a_second_look_brings_what_changed_since_leaves_what_ours_wrote_and_revives_nothing(
     directory: Path,
 ) -> None:
     before, btf = load(PACKAGED, directory)
@@ -71,7 +71,7 @@ def test_a_second_look_brings_what_came_since_leaves_what_ours_wrote_and_revives
     def end(loaded: Loaded, types: Btf, ends: TupleRow) -> None:
         assert loaded.maps["flows"].delete(types.codec("tuple", TupleRow).encode(ends))
 
-    for each in (first, flow(4), flow(5)):
+    for each in (first, flow(4), flow(5), flow(6), flow(7)):
         put(before, btf, *each)
     takeover.copy(["flows"], again=True)
     put(before, btf, *second)
@@ -79,6 +79,10 @@ def test_a_second_look_brings_what_came_since_leaves_what_ours_wrote_and_revives
     put(after, other, third[0], third[1]._replace(flags=512))
     end(before, btf, flow(4)[0])
     end(after, other, flow(5)[0])
+    # Begun anew between the same ends, and by the newer programs as well.
+    put(before, btf, flow(6)[0], flow(6)[1]._replace(flags=32))
+    put(before, btf, flow(7)[0], flow(7)[1]._replace(flags=32))
+    put(after, other, flow(7)[0], flow(7)[1]._replace(flags=64))
     takeover.copy(["flows"])
     rows = other.codec("flow", FlowRow)
     flags = sorted(
@@ -88,7 +92,7 @@ def test_a_second_look_brings_what_came_since_leaves_what_ours_wrote_and_revives
     takeover.close()
     before.close()
     after.close()
-    assert flags == [(1, 16), (2, 16), (3, 512)]
+    assert flags == [(1, 16), (2, 16), (3, 512), (6, 32), (7, 64)]
 
 
 def test_a_start_that_died_before_its_programs_were_on_is_gone_on_with(directory: Path) -> None:
