@@ -83,7 +83,7 @@ int bpf_prog_get_fd_by_id(__u32 id);
 int bpf_prog_attach(int prog_fd, int attachable_fd, int type, unsigned int flags);
 int bpf_prog_detach2(int prog_fd, int attachable_fd, int type);
 
-struct bpf_insn { unsigned char code; short off; int imm; ...; };
+struct bpf_insn { unsigned char code; unsigned char dst_reg:4; unsigned char src_reg:4; short off; int imm; };
 struct bpf_prog_load_opts {
     size_t sz; int expected_attach_type; __u32 attach_btf_id; char *log_buf; __u32 log_size; __u32 log_level;
     ...;
@@ -103,6 +103,7 @@ struct meshd_link_info { uint32_t type, id, prog_id, attach_type, ifindex; uint6
 int meshd_map_info(int fd, struct meshd_map_info *out);
 int meshd_prog_info(int fd, struct meshd_prog_info *out);
 int meshd_link_info(int fd, struct meshd_link_info *out);
+int meshd_kernel_struct(const char *name);
 int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
 struct meshd_test_run {
     const void *data_in; void *data_out; uint32_t data_size_in, data_size_out;

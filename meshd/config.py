@@ -18,6 +18,8 @@ from meshd.config_kubernetes import Kubernetes
 from meshd.config_kubernetes import check as check_kubernetes
 from meshd.config_pod_network import PodNetwork
 from meshd.config_pod_network import check as check_pod_network
+from meshd.config_short_circuit import ShortCircuit
+from meshd.config_short_circuit import check as check_short_circuit
 from meshd.errors import ConfigError
 
 # What a pod is told of its node by the downward API, where its manifest asks for that.
@@ -128,6 +130,7 @@ class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     ``flows``: answered flows of pods; a translated one takes two.
     ``new_flows``: flows that nobody answered yet; the newest push out the oldest.
     ``fragments``: packets of which fragments are under way.
+    ``short_circuits``: connections that are handed from socket to socket.
     """
 
     frontends: int = 65536
@@ -142,6 +145,7 @@ class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
     flows: int = 262144
     new_flows: int = 65536
     fragments: int = 8192
+    short_circuits: int = 16384
 
 
 class Cni(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -206,6 +210,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     tracing: Tracing = Tracing()
     cni: Cni = Cni()
     pod_network: PodNetwork = PodNetwork()
+    short_circuit: ShortCircuit = ShortCircuit()
     maps: Maps = Maps()
     audit_interval_s: float = 30.0
     bpf_object: Path | None = None
@@ -273,6 +278,7 @@ def checked(config: Config) -> Config:
     for address in config.node_addresses:
         _check_address(address)
     check_pod_network(config.pod_network)
+    check_short_circuit(config.short_circuit)
     check_kubernetes(config.kubernetes)
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:

@@ -160,6 +160,18 @@ class JournalError(MeshError):
         super().__init__(f"journal {path}: {reason}; nothing was changed")
 
 
+class BytesWouldBeLost(MeshError):
+    """Sockets would be taken out of the short circuit with bytes that nobody has read. They were left in; new bytes go on
+    TCP."""
+
+    def __init__(self, connections: int) -> None:
+        self.connections = connections
+        super().__init__(
+            f"bytes of {connections} short-circuited connections wait for readers that do not read; their maps were not "
+            "removed. Once they are read, or closed, try again; with --drop-translated they are lost"
+        )
+
+
 class FlowsWouldEnd(MeshError):
     """Removing the programs would end flows that only they carry. Nothing was changed."""
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lib/service.h"
+#include "lib/short_circuit.h"
 
 /* The entry that holds the state: the one that was found, or that whose alias was found. NULL: it was pushed out. */
 static __always_inline struct flow *flow_main(const struct flow_view *view, struct tuple *key, bool *settled)
@@ -88,10 +89,19 @@ static __always_inline bool flow_is_answered_by(const struct packet *packet, con
 	return from_initiator && flow->flags & FLOW_REPLIED && packet->tcp_flags & TCP_ACK;
 }
 
+/* Nobody sends any more. */
+static __always_inline bool flow_is_closed(const struct flow *flow)
+{
+	__u32 both = FLOW_FIN_INITIATOR | FLOW_FIN_RESPONDER;
+
+	return flow->flags & FLOW_RESET || (flow->flags & both) == both;
+}
+
 /* How far a packet says that a connection is. Anybody can forge a reset, and an end that got a false one takes no notice of it
  * and speaks on: then it was none. An end that was reset in truth answers whatever still comes with the next reset.
  */
-static __always_inline void flow_note(const struct packet *packet, struct flow *flow, bool from_initiator)
+static __noinline void flow_note(const struct packet *packet, const struct tuple *key, struct flow *flow,
+				 bool from_initiator)
 {
 	if (packet->tcp_flags & TCP_RST)
 		flow_mark(flow, FLOW_RESET);
@@ -99,6 +109,8 @@ static __always_inline void flow_note(const struct packet *packet, struct flow *
 		flow_mark(flow, from_initiator ? FLOW_FIN_INITIATOR : FLOW_FIN_RESPONDER);
 	else if (flow->flags & FLOW_RESET && packet->tcp_flags & TCP_ACK)
 		__sync_fetch_and_and((__u32 *)&flow->flags, ~(__u32)FLOW_RESET);
+	if (short_circuit && flow->flags & FLOW_SHORT_CIRCUIT && flow_is_closed(flow))
+		short_circuit_close(key);
 }
 
 static __noinline enum drop_reason flow_advance(const struct packet *packet, struct flow_view *view, __u32 *flags)
@@ -111,7 +123,7 @@ static __noinline enum drop_reason flow_advance(const struct packet *packet, str
 		return DROP_NO_FLOW;
 	*flags = flow->flags;
 	flow_renew(flow);
-	flow_note(packet, flow, from_initiator);
+	flow_note(packet, &key, flow, from_initiator);
 	if (settled)
 		return DROP_NONE;
 	if (flow_is_answered_by(packet, flow, from_initiator)) {

@@ -2,6 +2,7 @@
 /* What a pod of this node sends. */
 #pragma once
 
+#include "lib/admit.h"
 #include "lib/carry.h"
 #include "lib/translate.h"
 
@@ -22,6 +23,10 @@ static __always_inline int from_pod_flow(struct __sk_buff *skb, struct work *wor
 		if (!flow_find_begun(view))
 			return leave_to_stack();
 	}
+	if (short_circuit && pod->flags & POD_SHORT_CIRCUIT && is_plain_connection(packet, view)) {
+		flow_mark(view->entry, FLOW_SHORT_CIRCUIT);
+		consider(skb, packet, view);
+	}
 	return carry(skb, work, view, false);
 }
 
@@ -34,8 +39,11 @@ static __always_inline int from_pod(struct __sk_buff *skb, struct work *work)
 
 	if (whole) {
 		known = flow_find(&packet->tuple, &view);
-		if (known && skb->pkt_type == FRAME_FOR_HOST && recall_way(packet, &view, &work->origin, &work->way))
+		if (known && skb->pkt_type == FRAME_FOR_HOST && recall_way(packet, &view, &work->origin, &work->way)) {
+			if (short_circuit && view.entry->flags & FLOW_SHORT_CIRCUIT)
+				consider(skb, packet, &view);
 			return carry_on(skb, work, &view);
+		}
 	}
 	pod = pod_speaking(skb, &packet->tuple.source);
 	if (!pod)

@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "lib/destination.h"
 #include "lib/flow.h"
 #include "lib/rewrite.h"
 #include "lib/wrap.h"
@@ -21,17 +22,6 @@ const volatile __u16 masquerade_port_last = 60999;
 static __always_inline bool is_masquerade_port(__be16 port)
 {
 	return bpf_ntohs(port) >= masquerade_port_first && bpf_ntohs(port) <= masquerade_port_last;
-}
-
-static __always_inline enum destination_kind destination_kind(const struct address *address)
-{
-	struct destination_key key = {
-		.prefix_length = 128,
-		.address = *address,
-	};
-	const struct destination *destination = bpf_map_lookup_elem(&destinations, &key);
-
-	return destination ? destination->kind : DESTINATION_WORLD;
 }
 
 /* Whether a pod of this node does not go there under its own address. */

@@ -2,6 +2,7 @@
 /* Nobody speaks as another: which source addresses a packet may have, by where it came in. */
 #pragma once
 
+#include "lib/destination.h"
 #include "lib/packet.h"
 #include "maps/drops.h"
 
@@ -23,16 +24,6 @@ static __noinline bool is_observed_link(const struct __sk_buff *skb)
 	__u32 ifindex = skb->ifindex;
 
 	return bpf_map_lookup_elem(&observed_links, &ifindex);
-}
-
-static __always_inline const struct destination *destination_of(const struct address *address)
-{
-	struct destination_key key = {
-		.prefix_length = 128,
-		.address = *address,
-	};
-
-	return bpf_map_lookup_elem(&destinations, &key);
 }
 
 /* From an uplink. */

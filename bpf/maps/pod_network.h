@@ -15,8 +15,9 @@ struct address {
 } __attribute__((aligned(4)));
 
 enum pod_flag {
-	POD_VIA_STACK = 1, /* the host's stack does something to its packets (a bandwidth limit): never around it */
-	POD_OBSERVED = 2,  /* another plugin made its interface: services are translated, nothing else is touched */
+	POD_VIA_STACK = 1,     /* the host's stack does something to its packets (a bandwidth limit): never around it */
+	POD_OBSERVED = 2,      /* another plugin made its interface: services are translated, nothing else is touched */
+	POD_SHORT_CIRCUIT = 4, /* its connections on this node may hand their bytes from socket to socket */
 };
 
 /* An address of a pod of this node. `ifindex` is the host's end of its link; 0 in no row. */
@@ -98,7 +99,8 @@ enum flow_flag {
 	FLOW_FIN_INITIATOR = 128,
 	FLOW_FIN_RESPONDER = 256,
 	FLOW_RESET = 512,
-	FLOW_FROM_OUTSIDE = 1024, /* not begun by its owner: counts against the quota once it was answered */
+	FLOW_FROM_OUTSIDE = 1024,  /* not begun by its owner: counts against the quota once it was answered */
+	FLOW_SHORT_CIRCUIT = 2048, /* of a selected pod: its connection may be admitted, or was */
 };
 
 enum way_kind {
@@ -137,7 +139,7 @@ struct flow {
 	struct tuple other;
 	struct address owner;
 	enum flow_flag flags;
-	__u32 pad;
+	__u32 examined; /* for the short circuit: lib/admit.h */
 };
 
 /* A translated flow while its two entries are made. */

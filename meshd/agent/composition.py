@@ -34,6 +34,7 @@ from meshd.dataplane.opening import left_out, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
+from meshd.dataplane.short_circuit.circuit import short_circuit_of
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
@@ -181,6 +182,7 @@ class Agent:
         kubernetes = kubernetes_source(self._mesh, config)
         local_etcd = self._local_etcd(nodes)
         expirer = expirer_of(dataplane.opened)
+        short_circuit = short_circuit_of(config, dataplane.opened)
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
@@ -227,6 +229,7 @@ class Agent:
             self._gone_nodes(),
             programs,
             expirer,
+            short_circuit,
             ways,
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.

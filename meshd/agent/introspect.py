@@ -35,7 +35,17 @@ from meshd.sources.manifests import Manifests
 from meshd.sources.remote import RemoteClusters
 
 # BPF_MAP_TYPE_* of include/uapi/linux/bpf.h, as far as our maps use them.
-KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash", 11: "lpm_trie"}
+KINDS = {
+    1: "hash",
+    2: "array",
+    3: "prog_array",
+    5: "percpu_hash",
+    6: "percpu_array",
+    9: "lru_hash",
+    11: "lpm_trie",
+    18: "sockhash",
+    27: "ringbuf",
+}
 
 
 def build(started_s: float) -> Build:
@@ -169,8 +179,14 @@ class DataplaneView:
     def _map(self, each: Map) -> KernelMap:
         observed = self._dataplane.delta.observed.get(each.name)
         kind = KINDS.get(each.info.map_type, str(each.info.map_type))
-        # An array is always full.
-        counted = None if "array" in kind else self._counts.of(each) if observed is None else len(observed)
+        # An array is always full, and a ring has no entries.
+        counted = (
+            None
+            if "array" in kind or kind == "ringbuf"
+            else self._counts.of(each)
+            if observed is None
+            else len(observed)
+        )
         pin = pin_path(map_pins(self._config), each.name, self._dataplane.opened.btf.schema_hash(each.name))
         return KernelMap(
             each.name, kind, each.info.key_size, each.info.value_size, each.info.max_entries, counted,

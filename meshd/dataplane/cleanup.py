@@ -8,9 +8,10 @@ from pathlib import Path
 
 from meshd.config import Config
 from meshd.dataplane.attach import detach
-from meshd.dataplane.features import FEATURES, POD_NETWORK, SOCKET_LB
+from meshd.dataplane.features import FEATURES, POD_NETWORK, SHORT_CIRCUIT, SOCKET_LB
 from meshd.dataplane.opening import link_pins, map_pins
 from meshd.dataplane.pod_network import removal
+from meshd.dataplane.short_circuit import removal as short_circuit
 
 WORDS = tuple(each.word for each in FEATURES)
 
@@ -34,6 +35,7 @@ def clean_up(config: Config, features: Collection[str] = WORDS, *, drop_translat
 
     Raises:
         FlowsWouldEnd: there are such flows; nothing was removed.
+        BytesWouldBeLost: readers of short-circuited connections do not read; programs are off, all maps are there.
         KernelError, JournalError: a hook could not be taken off; what was removed before it stays removed.
     """
     devices: list[str] = []
@@ -42,6 +44,8 @@ def clean_up(config: Config, features: Collection[str] = WORDS, *, drop_translat
         if not drop_translated:
             removal.require_no_translated(config)
         devices = removal.take_off(config)
+    if SHORT_CIRCUIT.word in features and short_circuit.is_there(config):
+        short_circuit.empty(config, drop=drop_translated)
     if SOCKET_LB.word in features and link_pins(config).is_dir():
         hooks = detach(link_pins(config))
     directory = map_pins(config)
@@ -58,6 +62,8 @@ def _unused(directory: Path, features: Collection[str]) -> Iterator[Path]:
     staying: set[str] = set()
     if POD_NETWORK.word not in features and any(directory.glob("pods_*")):
         staying |= {*POD_NETWORK.maps, *POD_NETWORK.kernel_maps, *SOCKET_LB.maps, *SOCKET_LB.kernel_maps}
+    if SHORT_CIRCUIT.word not in features or staying:
+        staying |= {*SHORT_CIRCUIT.maps, *SHORT_CIRCUIT.kernel_maps}
     if SOCKET_LB.word not in features:
         staying |= {*SOCKET_LB.maps, *SOCKET_LB.kernel_maps}
     for pin in directory.iterdir():

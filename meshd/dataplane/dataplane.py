@@ -55,7 +55,16 @@ class Dataplane:
         self.held = Held(opened.layouts, opened.observed)
         self.netns = WorkloadNetns()
         self.devices = Devices()
-        self._context = Context(config, opened.btf, opened.layouts, self.held, self._workload, self.devices)
+        self._context = Context(
+            config,
+            opened.btf,
+            opened.layouts,
+            self.held,
+            self._workload,
+            self.devices,
+            self.netns.id_of,
+            self.netns.node_cookie,
+        )
         self._rules: dict[str, list[Rule]] = {}
         for feature in opened.features:
             for kind, rule in feature.rules(self._context).items():
@@ -215,4 +224,5 @@ def find_workload(mesh: Mesh, name: str) -> Workload | None:
     if placed is None:
         return None
     said = (workload.socket_lb for workload in found if workload.socket_lb is not None)
-    return replace(placed, socket_lb=next(said, None))
+    selected = (each.short_circuit for each in found if each.short_circuit is not None)
+    return replace(placed, socket_lb=next(said, None), short_circuit=next(selected, None))

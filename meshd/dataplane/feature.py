@@ -27,7 +27,8 @@ class Context:
     """What plans depend on besides the mesh.
 
     ``held``: what the kernel held at the start. ``workload``: the one of that name that is in force, with the cookie of its
-    namespace. ``devices``: what is known now of this node's links and addresses.
+    namespace. ``devices``: what is known now of this node's links and addresses. ``netns_id``: what the node's namespace
+    calls a workload's. ``node_cookie``: of the node's own namespace.
     """
 
     config: Config
@@ -36,6 +37,8 @@ class Context:
     held: Held
     workload: Callable[[Mesh, str], tuple[Workload | None, int]]
     devices: Devices
+    netns_id: Callable[[str], int]
+    node_cookie: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Feature:
     row belongs to the first plan key that wants it, others are told. ``needs``: program -> kernel features without which it
     is left out. ``sizes``: map -> entries. ``knobs``: globals of the programs. ``rules``: by the kind of the plan key.
     ``beside``: a knob that is 1 where another build's programs, with other layouts of ``kernel_maps``, go on behind ours.
+    ``switch``: a knob, also of other features' programs, that is 1 where this one is loaded: as a whole, or not at all.
     ``generation``: a map of one number that counts the changes of this feature's rows (generation.py); none where empty.
     ``unwanted``: map -> rows that nobody wants and that may go, given the plan keys that failed (sweep.py).
     """
@@ -65,6 +69,7 @@ class Feature:
     contested: frozenset[str] = frozenset()
     generation: str = ""
     beside: str = ""
+    switch: str = ""
 
 
 def merged(plans: list[Plan]) -> Plan:

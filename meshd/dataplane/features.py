@@ -12,6 +12,8 @@ from meshd.dataplane.feature import Context, Feature, Rule
 from meshd.dataplane.pod_network import plans, rows
 from meshd.dataplane.pod_network.destination_plans import CONTESTED
 from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK
+from meshd.dataplane.short_circuit import plans as short_circuit_plans
+from meshd.dataplane.short_circuit import rows as short_circuit_rows
 from meshd.model import ServiceName
 from meshd.state import Mesh, PlanKey
 
@@ -128,4 +130,36 @@ POD_NETWORK = Feature(
     needs=dict.fromkeys((*POD.programs, *UPLINK.programs, *TUNNEL.programs), _SHORT),
 )
 
-FEATURES = (SOCKET_LB, POD_NETWORK)
+
+def _short_circuit_knobs(config: Config) -> Mapping[str, int]:
+    options = config.short_circuit
+    return {
+        "short_circuit_queue_bytes": options.queue_bytes,
+        "short_circuit_queue_messages": options.queue_messages,
+        "short_circuit_watch_ns": int(options.watch_s * 1e9),
+        "short_circuit_after_packets": options.after_packets,
+    }
+
+
+SHORT_CIRCUIT = Feature(
+    word="short_circuit",
+    maps=short_circuit_rows.MAPS,
+    kernel_maps=short_circuit_rows.KERNEL_MAPS,
+    programs=short_circuit_rows.PROGRAMS,
+    is_wanted=lambda config: config.has_pod_network and config.short_circuit.enabled,
+    sizes=lambda config: {
+        "short_circuit_workloads": config.maps.pods,
+        "short_circuit_watches": config.maps.pods,
+        short_circuit_rows.CONNECTIONS: config.maps.short_circuits,
+        short_circuit_rows.SOCKETS: config.maps.short_circuits * 2,
+    },
+    knobs=_short_circuit_knobs,
+    rules=short_circuit_plans.rules,
+    unwanted=short_circuit_plans.unwanted,
+    needs=dict.fromkeys(short_circuit_rows.PROGRAMS, ("sockhash", "sk_msg_reads_sockets")),
+    contested=frozenset(short_circuit_rows.MAPS),
+    generation=short_circuit_rows.EPOCH,
+    switch="short_circuit",
+)
+
+FEATURES = (SOCKET_LB, POD_NETWORK, SHORT_CIRCUIT)

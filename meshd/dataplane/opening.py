@@ -61,17 +61,26 @@ def open_object(config: Config, without: Iterable[str]) -> Opened:
     with source as bpf:
         # An object of another build may lack a feature as a whole.
         built = set(bpf.maps())
-        wanted = tuple(each for each in FEATURES if each.is_wanted(config) and set(each.maps) <= built)
+        absent = set(without)
+        wanted = tuple(
+            each
+            for each in FEATURES
+            if each.is_wanted(config)
+            and set(each.maps) <= built
+            and not (each.switch and absent & set(each.programs))
+        )
         for feature in FEATURES:
             if feature not in wanted:
                 bpf.leave_out_maps(built & {*feature.maps, *feature.kernel_maps})
         for feature in wanted:
             bpf.set_max_entries(feature.sizes(config))
             bpf.set_globals(feature.knobs(config))
+            if feature.switch:
+                bpf.set_globals({feature.switch: 1})
             if feature.beside and is_needed(map_pins(config), bpf.btf, feature.kernel_maps):
                 bpf.set_globals({feature.beside: 1})
         programs = {name for feature in wanted for name in feature.programs} & set(bpf.programs())
-        bpf.load_only(programs - set(without))
+        bpf.load_only(programs - absent)
         loaded = bpf.load(pins=map_pins(config))
         names = [name for feature in wanted for name in feature.maps]
         takeover = find(map_pins(config), bpf.btf, loaded.maps, loaded.reused)

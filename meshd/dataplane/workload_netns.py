@@ -13,17 +13,21 @@ from pathlib import Path
 
 from meshd.errors import KernelError
 from meshd.kernel.netns import Netns
+from meshd.kernel.netns_id import netns_id
+from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.sockets import SocketDiag
 from meshd.model import Workload
 
 
 class OpenNetns:
-    """A namespace that lives at least until `close`. ``cookie``: if it is known already."""
+    """A namespace that lives at least until `close`. ``cookie``: if it is known already. ``id``: what the node's
+    calls it, once somebody has asked."""
 
     def __init__(self, netns: Netns, path: str, cookie: int | None = None) -> None:
         """Takes ownership of ``netns``."""
         self.path = path
-        self._netns = netns
+        self.netns = netns
+        self.id: int | None = None
         self._diag: SocketDiag | None = None
         self.cookie = self.diag.netns_cookie() if cookie is None else cookie
 
@@ -35,7 +39,7 @@ class OpenNetns:
             KernelError, OSError: the namespace cannot be entered, or gives no socket.
         """
         if self._diag is None:
-            self._diag = SocketDiag(self._netns)
+            self._diag = SocketDiag(self.netns)
         return self._diag
 
     def is_at_path(self) -> bool:
@@ -46,7 +50,7 @@ class OpenNetns:
             KernelError: nothing is there.
         """
         try:
-            return os.path.samestat(Path(self.path).stat(), os.fstat(self._netns.fd))
+            return os.path.samestat(Path(self.path).stat(), os.fstat(self.netns.fd))
         except OSError as error:
             raise KernelError("open", f"network namespace {self.path}", error.errno or 0) from error
 
@@ -54,7 +58,7 @@ class OpenNetns:
         """Give its descriptors back; may be repeated."""
         if self._diag is not None:
             self._diag.close()
-        self._netns.close()
+        self.netns.close()
 
 
 class WorkloadNetns:
@@ -62,6 +66,7 @@ class WorkloadNetns:
 
     def __init__(self) -> None:
         self._open: dict[str, OpenNetns] = {"": OpenNetns(Netns.current(), "")}
+        self._route: RouteSocket | None = None
 
     def cookie_of(self, name: str, workload: Workload | None) -> int:
         """The cookie of the workload's namespace, which is opened if it is new; 0 if there is no workload (any more).
@@ -84,6 +89,24 @@ class WorkloadNetns:
         self._open[name] = opened
         return opened.cookie
 
+    @property
+    def node_cookie(self) -> int:
+        """The cookie of the node's own namespace."""
+        return self._open[""].cookie
+
+    def id_of(self, name: str) -> int:
+        """What the node's namespace calls that of a workload whose cookie was asked for before.
+
+        Raises:
+            KernelError: it cannot be asked.
+        """
+        opened = self._open[name]
+        if opened.id is None:
+            if self._route is None:
+                self._route = RouteSocket()
+            opened.id = netns_id(self._route, opened.netns)
+        return opened.id
+
     def by_cookie(self) -> dict[int, OpenNetns]:
         """Cookie -> namespace."""
         return {each.cookie: each for each in self._open.values()}
@@ -93,6 +116,8 @@ class WorkloadNetns:
         for each in self._all():
             each.close()
         self._open.clear()
+        if self._route is not None:
+            self._route.close()
 
     def _all(self) -> Iterator[OpenNetns]:
         return iter(self._open.values())

@@ -45,8 +45,8 @@ class Copying:
         return Copied(rows, *_written(own, rows, ANY))
 
     def changed_rows(self, former: Map, own: Map, before: Mapping[bytes, bytes]) -> Copied:
-        """What was begun, changed or ended in ``former`` since it had the rows ``before``, which were copied, is so in ``own``.
-        What changed in ``own`` stays as it is there, because the programs of that map are the newer ones.
+        """What was begun, changed or ended in ``former`` since it had the rows ``before``, which were copied, is so in
+        ``own``. What changed in ``own`` stays as it is there, because the programs of that map are the newer ones.
 
         Raises:
             KernelError: as above.

@@ -23,8 +23,9 @@ from meshd.kernel.netns import Netns
 from meshd.kernel.pins import is_bpffs
 from meshd.kernel.sockets import can_destroy
 
-# Opcodes of the two instructions that every probe consists of (Documentation/bpf/standardization/instruction-set.rst).
-_MOV64_IMM, _EXIT = 0xB7, 0x95
+# Opcodes of the instructions that probes consist of (Documentation/bpf/standardization/instruction-set.rst).
+_MOV64_IMM, _EXIT, _CALL = 0xB7, 0x95, 0x85
+_KERNEL_FUNCTION = 2  # BPF_PSEUDO_KFUNC_CALL
 # In a fresh namespace lo is link 1.
 _LOOPBACK = 1
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN, _CAP_BPF = 12, 21, 39
@@ -115,6 +116,7 @@ def _catalogue() -> tuple[tuple[str, str, str, Probe], ...]:
         ("sockhash", "short_circuit", "no short circuit", _map_type(lib.BPF_MAP_TYPE_SOCKHASH)),
         ("sock_ops", "short_circuit", "no short circuit", _loads(sock_ops, AttachType.CGROUP_SOCK_OPS)),
         ("sk_msg", "short_circuit", "no short circuit", _loads(sk_msg, lib.BPF_SK_MSG_VERDICT)),
+        ("sk_msg_reads_sockets", "short_circuit", "no short circuit", _reads_sockets),
         ("tc", "pod_network", "no pod network", _loads(tc, 0)),
         ("tcx", "pod_network", "programs are attached by older filters, which others may remove",
          partial(_device_link, tc, AttachType.TCX_INGRESS)),
@@ -157,11 +159,36 @@ def _loads(program_type: int, attach_type: int) -> Probe:
 
 def _load(program_type: int, attach_type: int, attach_btf_id: int = 0, returns: int = 1) -> int:
     """A descriptor of a program that returns ``returns``, or -errno."""
-    instructions = ffi.new("struct bpf_insn[2]", [{"code": _MOV64_IMM, "imm": returns}, {"code": _EXIT}])
+    instructions = [{"code": _MOV64_IMM, "imm": returns}, {"code": _EXIT}]
     options = {"expected_attach_type": attach_type, "attach_btf_id": attach_btf_id}
+    return _loaded(program_type, instructions, options)
+
+
+def _loaded(program_type: int, instructions: list[dict[str, int]], options: dict[str, int]) -> int:
+    """The same of any program."""
+    raw = ffi.new("struct bpf_insn[]", instructions)
     opts: Any = ffi.new("struct bpf_prog_load_opts *", options)
     opts.sz = ffi.sizeof(opts[0])
-    return int(lib.bpf_prog_load(program_type, b"meshd_probe", b"Dual BSD/GPL", instructions, 2, opts))
+    return int(lib.bpf_prog_load(program_type, b"meshd_probe", b"Dual BSD/GPL", raw, len(instructions), opts))
+
+
+def _reads_sockets() -> str:
+    """Whether a program that decides about a message may look into the socket: bpf_rdonly_cast(ctx, id of struct sock)."""
+    function = lib.libbpf_find_vmlinux_btf_id(b"bpf_rdonly_cast", lib.BPF_TRACE_FENTRY)
+    struct_sock = lib.meshd_kernel_struct(b"sock")
+    if function < 0 or struct_sock < 0:
+        return "bpf_rdonly_cast is not in the kernel's BTF"
+    instructions = [
+        {"code": _MOV64_IMM, "dst_reg": 2, "imm": struct_sock},
+        {"code": _CALL, "src_reg": _KERNEL_FUNCTION, "imm": function},
+        {"code": _MOV64_IMM, "imm": 1},
+        {"code": _EXIT},
+    ]
+    fd = _loaded(lib.BPF_PROG_TYPE_SK_MSG, instructions, {"expected_attach_type": lib.BPF_SK_MSG_VERDICT})
+    if fd < 0:
+        return f"loading a program that calls bpf_rdonly_cast answers {_errno_name(-fd)}"
+    os.close(fd)
+    return ""
 
 
 def _helper(program_type: int, helper: int) -> Probe:

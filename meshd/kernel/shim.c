@@ -82,6 +82,15 @@ int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size)
 	return err;
 }
 
+int meshd_kernel_struct(const char *name)
+{
+	struct btf *types = btf__load_vmlinux_btf();
+	int found = types ? btf__find_by_name_kind(types, name, BTF_KIND_STRUCT) : -errno;
+
+	btf__free(types);
+	return found;
+}
+
 int meshd_prog_info(int fd, struct meshd_prog_info *out)
 {
 	struct bpf_prog_info info = {};

@@ -39,6 +39,8 @@ int meshd_prog_info(int fd, struct meshd_prog_info *out);
 int meshd_link_info(int fd, struct meshd_link_info *out);
 /* The types under that id; *size is in: room, out: how much there is, whether it had room or not. */
 int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
+/* The id of a struct of the running kernel, or -errno. */
+int meshd_kernel_struct(const char *name);
 
 /* Runs a program on `data` and `ctx` (both in and out); *_size are in: room, out: written. */
 struct meshd_test_run {

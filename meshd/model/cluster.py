@@ -16,6 +16,7 @@ class Namespace:
     source: str
     global_services: bool | None = None
     socket_lb: bool | None = None
+    short_circuit: bool | None = None
 
     @property
     def key(self) -> tuple[str, str]:

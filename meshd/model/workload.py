@@ -29,7 +29,8 @@ class Workload:
     """A pod of this node.
 
     ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/PID/ns/net``); empty: its source does not know.
-    ``socket_lb`` None: what the pod's namespace says, else translated. ``links``: those that this node's programs carry.
+    ``socket_lb`` None: what the pod's namespace says, else translated. ``short_circuit`` None: what the namespace says, else
+    the configuration. ``links``: those that this node's programs carry.
     """
 
     namespace: str
@@ -38,6 +39,7 @@ class Workload:
     netns: str
     addresses: tuple[Address, ...] = ()
     socket_lb: bool | None = None
+    short_circuit: bool | None = None
     links: tuple[PodLink, ...] = ()
 
     @property

@@ -56,7 +56,8 @@ class Object:
                     yield (each[7], offset), info >> 32
 
     def _read_function(self, name: str, section: int, value: int, length: int) -> None:
-        base, used, called, before = self._sections[section][4] + value, 0, set(), (0, 0, 0, 0)
+        base, used, before = self._sections[section][4] + value, 0, (0, 0, 0, 0)
+        called: set[str] = set()
         for at in range(0, length, 8):
             code, registers, offset, number = struct.unpack_from("<BBhi", self._data, base + at)
             to, of = registers & 15, registers >> 4
@@ -68,7 +69,9 @@ class Object:
             if code == ADD and before[0] == MOVE and before[1] == FRAME_POINTER << 4 | to:
                 used = max(used, -number)
             if code == CALL and of == OF_OURS:
-                called.add(self._names[self._callee(section, value + at, number)])
+                callee = self._callee(section, value + at, number)
+                # What is in no section is a function of the kernel.
+                called |= {self._names[callee]} if callee[0] else set()
             before = (code, registers, offset, number)
         self.uses[name], self.calls[name] = used, called
 

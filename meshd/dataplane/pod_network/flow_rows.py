@@ -39,3 +39,4 @@ class FlowRow(NamedTuple):
     flags: int
     way: KeptWayRow = KeptWayRow()
     way_reversed: KeptWayRow = KeptWayRow()
+    examined: int = 0

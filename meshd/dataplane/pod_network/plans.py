@@ -8,6 +8,7 @@ from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Rule
 from meshd.dataplane.pod_network import destination_plans, rows
 from meshd.dataplane.rows import Plan
+from meshd.dataplane.short_circuit.selection import is_selected
 from meshd.model.attachment import CNI
 from meshd.model.workload import PodLink
 from meshd.state import Mesh, PlanKey
@@ -21,13 +22,21 @@ def rules(context: Context) -> Mapping[str, Rule]:
     made = rows.layouts(context.btf)
     return {
         **destination_plans.rules(context),
-        "workload": lambda mesh, name: Plan(rows.pods(made, links_of(mesh, name))),
+        "workload": lambda mesh, name: Plan(
+            rows.pods(made, links_of(mesh, name), short_circuit=is_short_circuited(context, mesh, name))
+        ),
         "devices": lambda _, name: Plan(
             rows.uplinks(made, context.devices.now)
             if name == UPLINKS.name
             else rows.settings(made, context.devices.now)
         ),
     }
+
+
+def is_short_circuited(context: Context, mesh: Mesh, name: str) -> bool:
+    """Whether the workload ``namespace/name`` is selected for the short circuit."""
+    options = context.config.short_circuit
+    return options.enabled and is_selected(mesh, context.workload(mesh, name)[0], default=options.default)
 
 
 def links_of(mesh: Mesh, name: str) -> tuple[PodLink, ...]:

@@ -79,6 +79,7 @@ class Layouts:
     settings: Codec[SettingsRow]
     via_stack: int
     observed: int
+    short_circuit: int
 
 
 def layouts(btf: Btf) -> Layouts:
@@ -97,11 +98,15 @@ def layouts(btf: Btf) -> Layouts:
         settings=btf.codec("pod_network_settings", SettingsRow),
         via_stack=flags["POD_VIA_STACK"],
         observed=flags["POD_OBSERVED"],
+        short_circuit=flags["POD_SHORT_CIRCUIT"],
     )
 
 
-def pods(made: Layouts, links: tuple[PodLink, ...]) -> Rows:
-    """A row for each address of a pod, and for each of its links that another plugin made."""
+def pods(made: Layouts, links: tuple[PodLink, ...], *, short_circuit: bool = False) -> Rows:
+    """A row for each address of a pod, and for each of its links that another plugin made.
+
+    ``short_circuit``: its connections are looked at, where nothing but our programs touches its packets.
+    """
     rows: dict[bytes, bytes] = {}
     observed = {
         made.u32.encode(link.ifindex): made.observed_link.encode(ObservedLinkRow(link.netns_cookie))
@@ -110,6 +115,8 @@ def pods(made: Layouts, links: tuple[PodLink, ...]) -> Rows:
     }
     for link in links:
         flags = link.via_stack * made.via_stack | link.observed * made.observed
+        if short_circuit and not flags:
+            flags = made.short_circuit
         value = made.pod.encode(
             PodRow(
                 link.netns_cookie,

@@ -15,6 +15,7 @@ from meshd.model import Affinity
 OWN_PREFIX = "meshd.io/"
 NETNS = "meshd.io/netns"
 SOCKET_LB = "meshd.io/socket-lb"
+SHORT_CIRCUIT = "meshd.io/short-circuit"
 WEIGHT = "meshd.io/weight"
 CLOSE_TCP = "meshd.io/close-tcp-on-removal"
 SERVICE_GLOBAL = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")

@@ -19,6 +19,7 @@ from meshd.sources.kubernetes.annotations import (
     NAMESPACE_GLOBAL,
     NAMESPACE_MAY_BE_GLOBAL,
     NETNS,
+    SHORT_CIRCUIT,
     SOCKET_LB,
     Annotations,
 )
@@ -164,6 +165,7 @@ def _namespace(found: NamespaceObject, name: ObjectName, context: Context) -> Na
         source=context.source,
         global_services=said.truth(NAMESPACE_GLOBAL) if said.text(NAMESPACE_GLOBAL) else may_be,
         socket_lb=said.truth(SOCKET_LB),
+        short_circuit=said.truth(SHORT_CIRCUIT),
     )
 
 
@@ -208,6 +210,7 @@ def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload 
         netns=netns[1] if netns is not None else "",
         addresses=addresses,
         socket_lb=said.truth(SOCKET_LB),
+        short_circuit=said.truth(SHORT_CIRCUIT),
     )
 
 

@@ -221,11 +221,14 @@ class Host:
 
 
 def load(
-    sizes: Mapping[str, int] | None = None, pins: Path | None = None, **knobs: int
+    sizes: Mapping[str, int] | None = None,
+    pins: Path | None = None,
+    programs: tuple[str, ...] = PROGRAMS,
+    **knobs: int,
 ) -> tuple[Loaded, Codecs, BpfObject]:
     """The package's programs of the pod network; over the maps that are pinned in ``pins``, if there are."""
     bpf = BpfObject.open()
-    bpf.load_only(PROGRAMS)
+    bpf.load_only(programs)
     bpf.set_max_entries(sizes or {})
     bpf.set_globals({"masquerade": 1, "masquerade_port_first": 50000, "masquerade_port_last": 50999} | knobs)
     return bpf.load(pins=pins), codecs(bpf.btf), bpf
@@ -233,10 +236,14 @@ def load(
 
 @contextmanager
 def host(
-    run_name: str, sizes: Mapping[str, int] | None = None, pins: Path | None = None, **knobs: int
+    run_name: str,
+    sizes: Mapping[str, int] | None = None,
+    pins: Path | None = None,
+    programs: tuple[str, ...] = PROGRAMS,
+    **knobs: int,
 ) -> Iterator[Host]:
     """A node with an uplink to a world, and no pod yet."""
-    loaded, made, bpf = load(sizes, pins, **knobs)
+    loaded, made, bpf = load(sizes, pins, programs, **knobs)
     with bpf, Netns.create("node") as node, Netns.create("world") as world:
         create_veth(
             VethEnd(node, f"{run_name}u", _interfaces(NODE), mac=UPLINK_MAC),

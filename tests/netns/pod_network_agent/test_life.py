@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from meshd.dataplane.features import SOCKET_LB
+from meshd.dataplane.features import SHORT_CIRCUIT, SOCKET_LB
 from meshd.dataplane.pod_network import routes
 from meshd.dataplane.pod_network.places import POD
 from meshd.dataplane.pod_network.sysctls import RESERVED_PORTS
@@ -77,12 +77,11 @@ def test_one_feature_can_be_taken_out_alone_and_the_other_goes_on(node: CniNode)
     assert (status, "removed 9 hooks and 0 maps" in said) == (0, True), said
     assert all(filters_on(node, link) for link in node.links())
     assert reaches(first, two.addresses[0])
+    assert cleanup(node, "short_circuit")[0] == 0
     status, said = cleanup(node, "pod_network")
     assert (status, "removed 0 hooks, programs on 2 devices and " in said) == (0, True), said
-    assert {pin.name.rpartition("_")[0] for pin in pins(node).glob("maps/*")} == {
-        *SOCKET_LB.maps,
-        *SOCKET_LB.kernel_maps,
-    }
+    kept = {pin.name.rpartition("_")[0] for pin in pins(node).glob("maps/*")}
+    assert kept == {name for of in (SOCKET_LB, SHORT_CIRCUIT) for name in (*of.maps, *of.kernel_maps)}
     assert reaches(first, two.addresses[0])
     assert cleanup(node)[0] == 0
     assert list(pins(node).glob("*/*")) == []
@@ -90,7 +89,7 @@ def test_one_feature_can_be_taken_out_alone_and_the_other_goes_on(node: CniNode)
 
 def test_a_feature_that_does_not_exist_is_named_and_nothing_is_taken_out(node: CniNode) -> None:
     node.agent.kill()
-    said = "meshd: cleanup: socket is no feature: socket_lb, pod_network\n"
+    said = "meshd: cleanup: socket is no feature: socket_lb, pod_network, short_circuit\n"
     assert cleanup(node, "socket") == (1, said)
     assert list(pins(node).glob("links/*"))
 

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/* Messages of same-node connections go from socket to socket (`short_circuit`). TC admits the connections (lib/admit.h). */
+#include "lib/examine.h"
+#include "lib/message.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+/* Of each message that a socket in `short_circuit_sockets` sends. A socket keeps the program that it met when it was put in,
+ * so this one decides nothing: what is in the slot now does.
+ */
+SEC("sk_msg")
+int short_circuit_stub(struct sk_msg_md *msg)
+{
+	bpf_tail_call(msg, &short_circuit_programs, 0);
+	return SK_PASS;
+}
+
+static __always_inline bool find_connection(struct sk_msg_md *msg, const struct sock *sock, struct message *message)
+{
+	struct short_circuit_connection *connection;
+
+	socket_tuple(sock, &message->tuple);
+	message->reversed = flow_key(&message->tuple, &message->key);
+	connection = bpf_map_lookup_elem(&short_circuit_connections, &message->key);
+	if (!connection)
+		return false;
+	message->connection = connection;
+	message->own = message->reversed ? &connection->ends[1] : &connection->ends[0];
+	message->peer = message->reversed ? &connection->ends[0] : &connection->ends[1];
+	message->size = msg->size;
+	/* Somebody within a pod may have a namespace of his own, with the same addresses. */
+	return message->own->netns_cookie == bpf_get_netns_cookie(msg);
+}
+
+static __always_inline bool hand_over(struct sk_msg_md *msg, const struct message *message)
+{
+	struct short_circuit_key to = {
+		.local = message->tuple.destination,
+		.remote = message->tuple.source,
+		.local_port = message->tuple.destination_port,
+		.remote_port = message->tuple.source_port,
+		.netns_cookie = message->peer->netns_cookie,
+	};
+
+	return bpf_msg_redirect_hash(msg, &short_circuit_sockets, &to, BPF_F_INGRESS) == SK_PASS;
+}
+
+SEC("sk_msg")
+int short_circuit_decide(struct sk_msg_md *msg)
+{
+	const struct sock *sock = kernel_sock(msg->sk);
+	enum short_circuit_cause cause;
+	struct message message = {};
+
+	if (!sock || !find_connection(msg, sock, &message))
+		return SK_PASS;
+	if (!message.own->socket)
+		message.own->socket = (__u64)sock;
+	cause = gates(&message, sock);
+	if (!cause && !hand_over(msg, &message))
+		cause = SHORT_CIRCUIT_NO_PEER;
+	if (!cause) {
+		count_taken(message.own, message.size);
+	} else {
+		count_passed(message.own, message.size, cause);
+		if (is_for_good(cause))
+			leave(&message, cause);
+	}
+	look_at_profit(&message);
+	return cause == SHORT_CIRCUIT_REFUSED ? SK_DROP : SK_PASS;
+}
+
+/* Run by the agent about a connection that is leaving: what is still under way. */
+struct short_circuit_check {
+	struct tuple key;
+	__u32 senders[2]; /* calls that were begun on each socket and have not ended; more than 0 also while it is read */
+	__u32 waiting[2]; /* bytes in the queue of each */
+	__u32 found;	  /* 0: there is no such connection */
+	__u32 pad;
+};
+
+static __always_inline void check_end(const struct short_circuit_end *end, __u32 *senders, __u32 *waiting)
+{
+	const struct sk_psock *psock = end->socket ? kernel_psock(kernel_sock((const void *)end->socket)) : NULL;
+
+	if (!psock)
+		return;
+	*senders = psock->refcnt.refs.counter - 1;
+	*waiting = psock->msg_tot_len;
+}
+
+SEC("syscall")
+int short_circuit_check(struct short_circuit_check *check)
+{
+	const struct short_circuit_connection *connection;
+	struct tuple key = check->key;
+
+	connection = bpf_map_lookup_elem(&short_circuit_connections, &key);
+	if (!connection)
+		return 0;
+	check_end(&connection->ends[0], &check->senders[0], &check->waiting[0]);
+	check_end(&connection->ends[1], &check->senders[1], &check->waiting[1]);
+	check->found = 1;
+	return 0;
+}
+
+/* Run by the agent: the connection is to leave, for the cause in `found`. */
+SEC("syscall")
+int short_circuit_ask(struct short_circuit_check *check)
+{
+	struct short_circuit_connection *connection;
+	struct tuple key = check->key;
+
+	connection = bpf_map_lookup_elem(&short_circuit_connections, &key);
+	if (connection &&
+	    !(__sync_fetch_and_or((__u32 *)&connection->flags, SHORT_CIRCUIT_IS_LEAVING) & SHORT_CIRCUIT_IS_LEAVING))
+		connection->leaves = check->found;
+	return 0;
+}
+
+/* Run by the agent when both sockets have left: the row goes, its counts stay. */
+SEC("syscall")
+int short_circuit_forget(struct short_circuit_check *check)
+{
+	struct tuple key = check->key;
+
+	check->found = short_circuit_close(&key);
+	return 0;
+}
