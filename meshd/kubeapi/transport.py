@@ -107,7 +107,7 @@ class Transport:
             yield heard
         finally:
             # Half read, so the connection is no use to anybody; a body that was read whole gave it back before.
-            heard.response.close()
+            _hang_up(heard.response)
 
     async def _first(self, question: Question, timeout_s: float, read_s: float | None) -> Heard:
         errors: dict[str, str] = {}
@@ -129,7 +129,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         response = await self._send(endpoint, question, timeout_s, read_s)
         if response.status == 401 and self._access.bearer.refused():
-            response.close()
+            _hang_up(response)
             response = await self._send(endpoint, question, timeout_s, read_s)
         return response
 
@@ -161,6 +161,13 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=CONNECT_S, sock_read=read_s),
             **secured,
         )
+
+
+def _hang_up(response: aiohttp.ClientResponse) -> None:
+    """Closes its connection now: to say goodbye in TLS would take longer than the loop may live."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 def described(error: BaseException) -> str:
