@@ -2,6 +2,7 @@
 /* Messages of same-node connections go from socket to socket (`short_circuit`). TC admits the connections (lib/admit.h). */
 #include "lib/examine.h"
 #include "lib/message.h"
+#include "lib/splice.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -68,6 +69,24 @@ int short_circuit_decide(struct sk_msg_md *msg)
 	}
 	look_at_profit(&message);
 	return cause == SHORT_CIRCUIT_REFUSED ? SK_DROP : SK_PASS;
+}
+
+/* On as long as a workload is selected: one such program slows every system call of the machine. */
+SEC("tracepoint/syscalls/sys_enter_splice")
+int short_circuit_splice(struct entered_call *call)
+{
+	saw_splice(call);
+	return 0;
+}
+
+/* Between two pipes: what came from a socket got there by splice(), perhaps before anybody looked. */
+SEC("tracepoint/syscalls/sys_enter_tee")
+int short_circuit_tee(struct entered_call *call)
+{
+	const struct task_struct *task = bpf_get_current_task_btf();
+
+	exclude(task, task->nsproxy->net_ns->net_cookie, SHORT_CIRCUIT_TEES);
+	return 0;
 }
 
 /* Run by the agent about a connection that is leaving: what is still under way. */

@@ -22,6 +22,14 @@ struct in6_addr___kernel {
 	} in6_u;
 } KERNEL;
 
+struct net {
+	__u64 net_cookie;
+} KERNEL;
+
+typedef struct {
+	struct net *net;
+} KERNEL possible_net_t;
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
@@ -32,18 +40,28 @@ struct sock_common {
 	struct in6_addr___kernel skc_v6_daddr;
 	struct in6_addr___kernel skc_v6_rcv_saddr;
 	unsigned long skc_flags;
+	possible_net_t skc_net;
 } KERNEL;
 
 struct sk_buff_head {
 	__u32 qlen;
 } KERNEL;
 
+struct inode {
+	unsigned short i_mode;
+} KERNEL;
+
 struct file {
 	unsigned int f_flags;
+	struct inode *f_inode;
+	void *private_data;
 } KERNEL;
+
+struct sock;
 
 struct socket {
 	struct file *file;
+	struct sock *sk;
 } KERNEL;
 
 struct sock {

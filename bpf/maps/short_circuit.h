@@ -70,7 +70,7 @@ struct {
 enum short_circuit_exclusion {
 	SHORT_CIRCUIT_WATCHED, /* not excluded */
 	SHORT_CIRCUIT_SPLICES, /* it called splice() on a socket */
-	SHORT_CIRCUIT_TEES,
+	SHORT_CIRCUIT_TEES,    /* or tee() */
 };
 
 /* What was seen of a workload, by the cookie of its namespace. Written by the programs; the agent removes it with the workload.

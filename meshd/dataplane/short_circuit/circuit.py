@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import structlog
 
 from meshd.config import Config
-from meshd.dataplane.opening import Opened
+from meshd.dataplane.opening import Opened, link_pins
 from meshd.dataplane.pod_network.flow_rows import TupleRow
 from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.intent import Intent
 from meshd.dataplane.short_circuit.leaving import Leaver
 from meshd.dataplane.short_circuit.rows import ConnectionRow, PairRow, TotalRow, layouts
 from meshd.dataplane.short_circuit.self_test import SelfTest
+from meshd.dataplane.short_circuit.splices import Splices
 from meshd.dataplane.short_circuit.switchboard import Switchboard
 from meshd.errors import KernelError
 from meshd.kernel.rcu import wait_for_programs
@@ -34,8 +35,7 @@ class Excluded:
 
 
 class ShortCircuit:
-    """``run`` until cancelled; what is in the kernel goes on without it. ``refusal``: why it is off here whatever is asked
-    for; empty: it can be on."""
+    """``run`` until cancelled; what is in the kernel goes on without it."""
 
     def __init__(self, config: Config, opened: Opened, wait: Callable[[], None] = wait_for_programs) -> None:
         loaded = opened.loaded
@@ -45,17 +45,30 @@ class ShortCircuit:
         self.intent = Intent(config.state_dir)
         self.switchboard = Switchboard(self.made, loaded.maps, loaded.programs)
         self.leaver = Leaver(self.made, loaded.maps, loaded.programs, wait)
-        self.refusal = "not tested yet"
+        self.splices = Splices(loaded.programs, link_pins(config), self.selected)
+        self._untested = "its self-test has not run yet"
+        self._turns = asyncio.Lock()
+
+    @property
+    def refusal(self) -> str:
+        """Why it is off here, whatever is asked for; empty: it can be on."""
+        return self._untested or self.splices.refusal
 
     async def run(self) -> None:
         """Until cancelled. A kernel that decides otherwise than it should keeps everything on TCP."""
         self.switchboard.connect()
         await self.leaver.adopt()
-        self.refusal = await asyncio.to_thread(self._tested)
-        if self.refusal:
-            log.error("short circuit is off: its self-test failed", reason=self.refusal)
+        if failed := await asyncio.to_thread(self._tested):
+            log.error("short circuit is off: its self-test failed", reason=failed)
+            self._untested = f"self-test failed: {failed}"
+        else:
+            self._untested = ""
+        # Nobody is admitted before somebody watches.
+        await asyncio.to_thread(self.splices.look)
         await self.apply()
-        await self.leaver.run()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.leaver.run())
+            tasks.create_task(self.splices.run(self.apply))
 
     def _tested(self) -> str:
         limits = self._options.queue_bytes, self._options.queue_messages
@@ -64,14 +77,15 @@ class ShortCircuit:
     async def apply(self) -> None:
         """What is intended is in force: the next message of every connection of this node follows it. Switched off, sockets
         leave the map soon after, because they are slower there."""
-        on = self.intent.is_on and not self.refusal
-        if on == self.switchboard.is_on:
-            return
-        self.switchboard.turn(on=on)
-        log.info("short circuit switched", on=on)
-        if not on:
-            number = next(at for at, name in self.made.causes.items() if name == "switched_off")
-            await self.leaver.leave([key for key, _ in self._maps[rows.CONNECTIONS].items()], number)
+        async with self._turns:
+            on = self.intent.is_on and not self.refusal
+            if on == self.switchboard.is_on:
+                return
+            self.switchboard.turn(on=on)
+            log.info("short circuit switched", on=on)
+            if not on:
+                number = next(at for at, name in self.made.causes.items() if name == "switched_off")
+                await self.leaver.leave([key for key, _ in self._maps[rows.CONNECTIONS].items()], number)
 
     def connections(self) -> Iterator[tuple[TupleRow, ConnectionRow]]:
         """Those that are admitted now; it walks the map."""

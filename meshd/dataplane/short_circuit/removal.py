@@ -6,9 +6,10 @@ import asyncio
 import time
 
 from meshd.config import Config
-from meshd.dataplane.opening import map_pins
+from meshd.dataplane.opening import link_pins, map_pins
 from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.leaving import Leaver
+from meshd.dataplane.short_circuit.splices import take_off_all
 from meshd.dataplane.short_circuit.switchboard import Switchboard
 from meshd.errors import BytesWouldBeLost
 from meshd.kernel.maps import Map
@@ -33,6 +34,7 @@ def empty(config: Config, *, drop: bool = False) -> None:
         BytesWouldBeLost: bytes wait for readers that do not read; not with ``drop``, which loses them. All others have left.
         KernelError, VerifierError: the kernel refused something.
     """
+    take_off_all(link_pins(config))
     source = BpfObject.open(config.bpf_object) if config.bpf_object else BpfObject.open()
     with source as bpf:
         bpf.leave_out_maps(set(bpf.maps()) - _used(bpf))

@@ -39,7 +39,7 @@ STUB, DECIDE, CHECK, ASK, FORGET = (
     "short_circuit_ask",
     "short_circuit_forget",
 )
-PROGRAMS = (STUB, DECIDE, CHECK, ASK, FORGET)
+PROGRAMS = (STUB, DECIDE, CHECK, ASK, FORGET, "short_circuit_splice", "short_circuit_tee")
 
 
 class WorkloadRow(NamedTuple):

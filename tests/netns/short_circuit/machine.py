@@ -97,6 +97,10 @@ class Machine:
             for key, value in self.maps[rows.CONNECTIONS].items()
         }
 
+    def selected(self) -> int:
+        """How many addresses are selected."""
+        return self.maps["short_circuit_workloads"].count()
+
     def sockets(self) -> int:
         """How many are in the map."""
         return len(list(self.maps[rows.SOCKETS].keys()))

@@ -1,0 +1,83 @@
+"""Watches for splice() and tee() on sockets, for as long as a workload is selected: tracepoints slow every system call of
+the machine, also those of workloads that nobody selected."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from meshd.dataplane.pinned_link import put_before
+from meshd.errors import KernelError
+from meshd.kernel import tracepoint
+from meshd.kernel.program import Program
+
+log = structlog.get_logger(__name__)
+
+# Program -> system call.
+CALLS = {"short_circuit_splice": "splice", "short_circuit_tee": "tee"}
+LOOK_S = 1.0
+
+
+class Splices:
+    """``pins``: where links are pinned, so that they outlive the agent as the sockets do. ``selected``: how many addresses
+    are. ``refusal``: why nobody watches though somebody is selected; empty: somebody does."""
+
+    def __init__(self, programs: Mapping[str, Program], pins: Path, selected: Callable[[], int]) -> None:
+        self._programs = programs
+        self._pins = pins
+        self._selected = selected
+        self.refusal = ""
+        self.is_on = False
+
+    async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
+        """Until cancelled. ``changed`` is called when `refusal` has."""
+        while True:
+            before = self.refusal
+            await asyncio.to_thread(self.look)
+            if self.refusal != before:
+                await changed()
+            await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Puts the programs on or takes them off, as somebody is selected or nobody."""
+        wanted = self._selected() > 0
+        if wanted == self.is_on:
+            return
+        try:
+            if wanted:
+                self.put_on()
+            else:
+                take_off_all(self._pins)
+                self.is_on = False
+        except (KernelError, OSError) as error:
+            if self.refusal != str(error):
+                log.error("nobody watches for splice()", reason=str(error))
+            self.refusal = str(error)
+
+    def put_on(self) -> None:
+        """Programs that are there are replaced, the new ones first.
+
+        Raises:
+            KernelError, OSError: the kernel has no such tracepoints, or they may not be used.
+        """
+        self._pins.mkdir(parents=True, exist_ok=True)
+        for name, call in CALLS.items():
+            program = self._programs[name]
+            make = partial(tracepoint.attach, program, "syscalls", f"sys_enter_{call}")
+            # The kernel replaces no program of such a link, and detaches none: the old one goes with its last holder.
+            former = put_before(self._pins / name, make)
+            if former is not None:
+                former.close()
+        self.is_on, self.refusal = True, ""
+
+
+def take_off_all(pins: Path) -> list[str]:
+    """The names of the programs that were on."""
+    found = [name for name in CALLS if (pins / name).exists()]
+    for name in found:
+        (pins / name).unlink()
+    return found
