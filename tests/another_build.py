@@ -24,9 +24,22 @@ LAYOUTS = {
         "struct pod {\n": "struct pod {\n\t__u64 pad_of_another_build;\n",
         "struct flow {\n": "struct flow {\n\t__u64 pad_of_another_build[3];\n",
     },
+    "short_circuit.h": {
+        "struct short_circuit_connection {\n": "struct short_circuit_connection {\n\t__u64 pad_of_another_build;\n",
+        "struct short_circuit_watch {\n": "struct short_circuit_watch {\n\t__u64 pad_of_another_build;\n",
+    },
 }
 # Maps that have another layout there.
-MAPS = ("frontends", "slots", "affinities", "pods", "flows", "new_flows")
+MAPS = (
+    "frontends",
+    "slots",
+    "affinities",
+    "pods",
+    "flows",
+    "new_flows",
+    "short_circuit_connections",
+    "short_circuit_watches",
+)
 
 
 def other_object() -> Path:

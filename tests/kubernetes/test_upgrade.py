@@ -126,8 +126,8 @@ def upgraded(cluster: RunningCluster, image: str) -> None:
 
 
 def layouts(cluster: RunningCluster) -> set[tuple[str, str]]:
-    """Maps that are pinned on nodes, and the hash of their layouts; of flow_drafts a program needs one while it runs."""
+    """Maps that are pinned on nodes, and the hash of their layouts; of drafts a program needs one while it runs."""
     pins = [node.run("ls", "/sys/fs/bpf/meshd/maps").split() for node in cluster.nodes]
     assert set(pins[0]) == set(pins[1])
     found = {tuple(each.rsplit("_", 1)) for each in pins[0]}
-    return {(name, number) for name, number in found if name != "flow_drafts"}
+    return {(name, number) for name, number in found if "draft" not in name}

@@ -42,6 +42,7 @@ class ShortCircuit:
         self.made = layouts(opened.btf)
         self._options = config.short_circuit
         self._maps = loaded.maps
+        self._takeover = opened.takeover
         self.intent = Intent(config.state_dir)
         self.switchboard = Switchboard(self.made, loaded.maps, loaded.programs)
         self.leaver = Leaver(self.made, loaded.maps, loaded.programs, wait)
@@ -56,8 +57,11 @@ class ShortCircuit:
 
     async def run(self) -> None:
         """Until cancelled. A kernel that decides otherwise than it should keeps everything on TCP."""
+        # Rows of connections are not taken over from another layout: they hold where sockets are in the kernel's memory.
+        self._takeover.copy((rows.WATCHES, rows.TOTALS))
         self.switchboard.connect()
         await self.leaver.adopt()
+        self._takeover.finish((*rows.MAPS, *rows.KERNEL_MAPS))
         if failed := await asyncio.to_thread(self._tested):
             log.error("short circuit is off: its self-test failed", reason=failed)
             self._untested = f"self-test failed: {failed}"

@@ -17,7 +17,7 @@ from meshd.kernel.object import BpfObject
 from meshd.kernel.rcu import wait_for_programs
 
 # For readers to read what waits for them.
-PATIENCE_S = 10.0
+PATIENCE_S = 5.0
 _PAUSE_S = 0.02
 
 
@@ -28,7 +28,7 @@ def is_there(config: Config) -> bool:
 
 
 def empty(config: Config, *, drop: bool = False) -> None:
-    """No socket is in the map any more; new messages go on TCP at once. It blocks for up to 10 s.
+    """No socket is in the map any more; new messages go on TCP at once. It blocks for up to 5 s.
 
     Raises:
         BytesWouldBeLost: bytes wait for readers that do not read; not with ``drop``, which loses them. All others have left.
@@ -39,6 +39,7 @@ def empty(config: Config, *, drop: bool = False) -> None:
     with source as bpf:
         bpf.leave_out_maps(set(bpf.maps()) - _used(bpf))
         bpf.load_only(rows.PROGRAMS)
+        bpf.set_globals({"short_circuit": 1})
         loaded = bpf.load(pins=map_pins(config))
         made = rows.layouts(bpf.btf)
     try:

@@ -79,27 +79,42 @@ def test_a_pod_can_be_left_out_of_translation(annotations: str, expected: bool |
 
 
 @pytest.mark.parametrize(
-    ("annotations", "global_services", "socket_lb"),
+    ("annotations", "expected"),
     [
-        ("{}", None, None),
-        ("{meshd.io/global: 'true'}", True, None),
-        ("{meshd.io/global: 'false'}", False, None),
-        ("{clustermesh.cilium.io/global: 'false'}", False, None),
+        ("{meshd.io/netns: /n}", None),
+        ("{meshd.io/netns: /n, meshd.io/short-circuit: 'false'}", False),
+        ("{meshd.io/netns: /n, meshd.io/short-circuit: 'true'}", True),
+    ],
+)
+def test_a_pod_can_be_selected_for_the_short_circuit(annotations: str, expected: bool | None) -> None:
+    value = pod(annotations=annotations).value
+    assert isinstance(value, Workload)
+    assert expected is value.short_circuit
+
+
+@pytest.mark.parametrize(
+    ("annotations", "global_services", "socket_lb", "short_circuit"),
+    [
+        ("{}", None, None, None),
+        ("{meshd.io/global: 'true'}", True, None, None),
+        ("{meshd.io/global: 'false'}", False, None, None),
+        ("{clustermesh.cilium.io/global: 'false'}", False, None, None),
         # There it only lets annotated services be global, which is so where nothing is said.
-        ("{clustermesh.cilium.io/global: 'true'}", None, None),
-        ("{meshd.io/global: 'true', clustermesh.cilium.io/global: 'false'}", True, None),
-        ("{meshd.io/socket-lb: 'false'}", None, False),
+        ("{clustermesh.cilium.io/global: 'true'}", None, None, None),
+        ("{meshd.io/global: 'true', clustermesh.cilium.io/global: 'false'}", True, None, None),
+        ("{meshd.io/socket-lb: 'false'}", None, False, None),
+        ("{meshd.io/short-circuit: 'true'}", None, None, True),
     ],
 )
 def test_a_namespace_says_what_holds_for_its_services_and_pods(
-    annotations: str, global_services: bool | None, socket_lb: bool | None
+    annotations: str, global_services: bool | None, socket_lb: bool | None, short_circuit: bool | None
 ) -> None:
     outcome = converted(f"""
         apiVersion: v1
         kind: Namespace
         metadata: {{name: galaxy, annotations: {annotations}}}
     """)
-    assert Namespace("galaxy", "manifests", global_services, socket_lb) == outcome.value
+    assert Namespace("galaxy", "manifests", global_services, socket_lb, short_circuit) == outcome.value
 
 
 def test_a_node_has_addresses_pod_ranges_and_a_zone() -> None:
