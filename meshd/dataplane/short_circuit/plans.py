@@ -8,7 +8,7 @@ from meshd.dataplane.delta import Delta
 from meshd.dataplane.feature import Context, Rule
 from meshd.dataplane.pod_network.plans import SETTINGS, is_short_circuited, links_of
 from meshd.dataplane.rows import Plan
-from meshd.dataplane.short_circuit import selection
+from meshd.dataplane.short_circuit import selected_rows
 from meshd.dataplane.short_circuit.rows import Layouts, layouts
 from meshd.model.attachment import CNI
 from meshd.state import Mesh, PlanKey
@@ -27,13 +27,13 @@ def _workload(context: Context, made: Layouts, mesh: Mesh, name: str) -> Plan:
     links = links_of(mesh, name)
     if not links or not is_short_circuited(context, mesh, name):
         return Plan({})
-    return selection.plan(made, links, context.netns_id(name))
+    return selected_rows.plan(made, links, context.netns_id(name))
 
 
 def _node(context: Context, made: Layouts) -> Plan:
     if not context.config.short_circuit.default:
         return Plan({})
-    return selection.plan_of_node(made, context.devices.now.addresses, context.node_cookie)
+    return selected_rows.plan_of_node(made, context.devices.now.addresses, context.node_cookie)
 
 
 def unwanted(context: Context, mesh: Mesh, delta: Delta, failed: set[PlanKey]) -> dict[str, set[bytes]]:

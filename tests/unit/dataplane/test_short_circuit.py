@@ -9,7 +9,8 @@ import pytest
 from meshd.config_short_circuit import ShortCircuit, check
 from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.intent import FILE, Intent
-from meshd.dataplane.short_circuit.selection import is_on_one_link, is_selected
+from meshd.dataplane.short_circuit.selected_rows import is_on_one_link
+from meshd.dataplane.short_circuit.selection import is_selected
 from meshd.errors import ConfigError
 from meshd.kernel.object import BpfObject
 from meshd.model import Namespace, Workload, parse_address
