@@ -104,6 +104,7 @@ int meshd_map_info(int fd, struct meshd_map_info *out);
 int meshd_prog_info(int fd, struct meshd_prog_info *out);
 int meshd_link_info(int fd, struct meshd_link_info *out);
 int meshd_kernel_struct(const char *name);
+int meshd_kernel_member(const char *name, const char *member);
 int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
 struct meshd_test_run {
     const void *data_in; void *data_out; uint32_t data_size_in, data_size_out;

@@ -24,7 +24,8 @@ static __always_inline void consider(struct __sk_buff *skb, const struct packet 
 		return;
 	}
 	epoch = short_circuit_epoch_now();
-	if ((examined & EXAMINED_EPOCH) == epoch || !view->settled || flow->flags & FLOW_OVER || !short_circuit_is_on())
+	if ((examined & EXAMINED_EPOCH) == epoch || !view->settled || flow->flags & (FLOW_OVER | FLOW_STAYS_ON_TCP) ||
+	    !short_circuit_is_on())
 		return;
 	if (examine(skb, &packet->tuple, epoch) == ADMISSION_SETTLED)
 		flow->examined = (examined & ~EXAMINED_EPOCH) | epoch;

@@ -93,7 +93,7 @@ static __noinline bool begin_connection(const struct tuple *tuple, struct tuple 
 		return false;
 	/* All else is zero: nobody writes there. */
 	draft->flags = SHORT_CIRCUIT_IS_JOINING;
-	draft->epoch = epoch;
+	draft->ends[0].epoch = draft->ends[1].epoch = epoch;
 	draft->since_ns = bpf_ktime_get_coarse_ns();
 	draft->ends[0].netns_cookie = reversed ? destination_cookie : source_cookie;
 	draft->ends[1].netns_cookie = reversed ? source_cookie : destination_cookie;
@@ -181,7 +181,7 @@ __noinline int examine(struct __sk_buff *skb, const struct tuple *tuple, __u32 e
 	watched |= is_watched(destination->netns_cookie);
 	if (watched)
 		event = SHORT_CIRCUIT_EVENT_WATCHED;
-	else if (short_circuit_verdict(tuple, source->netns_cookie) != SHORT_CIRCUIT_ELIGIBLE)
+	else if (short_circuit_verdict(tuple, source->netns_cookie, destination->netns_cookie) != SHORT_CIRCUIT_ELIGIBLE)
 		event = SHORT_CIRCUIT_EVENT_INELIGIBLE;
 	else
 		event = admit_sockets(skb, tuple, epoch);

@@ -72,6 +72,10 @@ struct sock {
 	void *sk_user_data;
 } KERNEL;
 
+struct inet_connection_sock {
+	const void *icsk_ulp_ops;
+} KERNEL;
+
 struct tcp_sock {
 	__u32 snd_una;
 	__u32 write_seq;
@@ -131,6 +135,15 @@ static __always_inline enum socket_mode socket_mode(const struct sock *sock)
 static __always_inline bool socket_is_zerocopy(const struct sock *sock)
 {
 	return sock->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, SOCK_ZEROCOPY) & 1;
+}
+
+/* Whether the kernel does something to its bytes (TLS): what it is given is not what the other end is to read. */
+static __always_inline bool socket_has_layer(const struct sock *sock)
+{
+	const struct inet_connection_sock *connection =
+		bpf_rdonly_cast(sock, bpf_core_type_id_kernel(struct inet_connection_sock));
+
+	return connection->icsk_ulp_ops;
 }
 
 /* The socket's ends as it sees them itself: what it sends goes from `source` to `destination`. */

@@ -33,6 +33,15 @@ struct message {
 	bool reversed;
 };
 
+/* What a stream is, it stays, also when all are looked at anew. */
+static __always_inline void stay_on_tcp(const struct tuple *key)
+{
+	struct flow *flow = bpf_map_lookup_elem(&flows, key);
+
+	if (flow)
+		__sync_fetch_and_or((__u32 *)&flow->flags, FLOW_STAYS_ON_TCP);
+}
+
 /* Nothing is handed over any more, and the agent is told; false: that was so before. */
 static __always_inline bool leave(struct message *message, enum short_circuit_cause cause)
 {
@@ -41,6 +50,8 @@ static __always_inline bool leave(struct message *message, enum short_circuit_ca
 	if (__sync_fetch_and_or((__u32 *)&connection->flags, SHORT_CIRCUIT_IS_LEAVING) & SHORT_CIRCUIT_IS_LEAVING)
 		return false;
 	connection->leaves = cause;
+	if (cause == SHORT_CIRCUIT_STAYS_ON_TCP || cause == SHORT_CIRCUIT_SMALL_ONE_WAY)
+		stay_on_tcp(&message->key);
 	count_short_circuit(SHORT_CIRCUIT_EVENT_LEAVING);
 	if (bpf_ringbuf_output(&short_circuit_leaving, &message->key, sizeof(message->key), 0))
 		count_short_circuit(SHORT_CIRCUIT_EVENT_LOST);
@@ -82,6 +93,8 @@ static __always_inline enum short_circuit_cause peer_gates(const struct message 
 	default:
 		break;
 	}
+	if (socket_has_layer(sock))
+		return SHORT_CIRCUIT_LAYER;
 	if (sock->sk_receive_queue.qlen)
 		return SHORT_CIRCUIT_UNREAD;
 	if (sock->sk_rcvlowat > 1)
@@ -103,6 +116,8 @@ static __always_inline enum short_circuit_cause own_gates(const struct sock *soc
 
 	if (tcp->snd_una != tcp->write_seq)
 		return SHORT_CIRCUIT_UNACKNOWLEDGED;
+	if (socket_has_layer(sock))
+		return SHORT_CIRCUIT_LAYER;
 	if (socket_is_zerocopy(sock))
 		return SHORT_CIRCUIT_ZEROCOPY;
 	return socket_mode(sock) == SOCKET_BLOCKING ? SHORT_CIRCUIT_BLOCKING : SHORT_CIRCUIT_TAKEN;
@@ -113,11 +128,11 @@ static __always_inline enum short_circuit_cause epoch_gate(const struct message 
 {
 	__u32 epoch = short_circuit_epoch_now();
 
-	if (message->connection->epoch == epoch || message->connection->flags & SHORT_CIRCUIT_IS_TEST)
+	if (message->own->epoch == epoch || message->connection->flags & SHORT_CIRCUIT_IS_TEST)
 		return SHORT_CIRCUIT_TAKEN;
-	switch (short_circuit_verdict(&message->tuple, message->own->netns_cookie)) {
+	switch (short_circuit_verdict(&message->tuple, message->own->netns_cookie, message->peer->netns_cookie)) {
 	case SHORT_CIRCUIT_ELIGIBLE:
-		message->connection->epoch = epoch;
+		message->own->epoch = epoch;
 		return SHORT_CIRCUIT_TAKEN;
 	case SHORT_CIRCUIT_DROPPED:
 		return SHORT_CIRCUIT_REFUSED;
@@ -135,8 +150,11 @@ static __always_inline enum short_circuit_cause gates(const struct message *mess
 		return cause;
 	if (!short_circuit_is_on() && !(flags & SHORT_CIRCUIT_IS_TEST))
 		return SHORT_CIRCUIT_SWITCHED_OFF;
-	if (flags & SHORT_CIRCUIT_IS_LEAVING)
-		return message->connection->leaves;
+	if (flags & SHORT_CIRCUIT_IS_LEAVING) {
+		/* Who set the flag says why in the next moment. */
+		cause = message->connection->leaves;
+		return cause ? cause : SHORT_CIRCUIT_ASKED;
+	}
 	if (flags & SHORT_CIRCUIT_IS_JOINING || !message->peer->socket)
 		return SHORT_CIRCUIT_JOINING;
 	cause = own_gates(sock);
@@ -198,5 +216,5 @@ static __always_inline void count_passed(struct short_circuit_end *own, __u32 si
 
 static __always_inline bool is_for_good(enum short_circuit_cause cause)
 {
-	return cause == SHORT_CIRCUIT_BLOCKING || cause == SHORT_CIRCUIT_INELIGIBLE;
+	return cause == SHORT_CIRCUIT_BLOCKING || cause == SHORT_CIRCUIT_LAYER || cause == SHORT_CIRCUIT_INELIGIBLE;
 }

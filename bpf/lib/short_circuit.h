@@ -66,22 +66,25 @@ static __always_inline bool may_send(const struct address *source, __u64 netns_c
 	return pod ? pod->netns_cookie == netns_cookie : destination_kind(source) == DESTINATION_HOST;
 }
 
-/* Whether a connection may be short-circuited, as it is now: before it is admitted, and again in each epoch. `cookie`: of the
- * namespace that the source's socket is in.
+/* Whether what a socket sends may be short-circuited, as it is now: before its connection is admitted, and again in each epoch.
+ * Cookies: of the namespaces that both sockets are in.
  */
-__weak __noinline enum short_circuit_verdict short_circuit_verdict(const struct tuple *tuple, __u64 cookie)
+__weak __noinline enum short_circuit_verdict short_circuit_verdict(const struct tuple *tuple, __u64 source_cookie,
+								   __u64 destination_cookie)
 {
 	const struct short_circuit_workload *source, *destination;
 
 	if (!tuple)
 		return SHORT_CIRCUIT_TO_TCP;
-	if (!may_send(&tuple->source, cookie))
+	if (!may_send(&tuple->source, source_cookie))
 		return SHORT_CIRCUIT_DROPPED;
 	source = bpf_map_lookup_elem(&short_circuit_workloads, &tuple->source);
 	destination = bpf_map_lookup_elem(&short_circuit_workloads, &tuple->destination);
-	if (!source || !destination || source->netns_cookie != cookie)
+	/* Who has the address now may be another than who has the connection. */
+	if (!source || !destination || source->netns_cookie != source_cookie ||
+	    destination->netns_cookie != destination_cookie)
 		return SHORT_CIRCUIT_TO_TCP;
-	if (is_excluded(source->netns_cookie) || is_excluded(destination->netns_cookie))
+	if (is_excluded(source_cookie) || is_excluded(destination_cookie))
 		return SHORT_CIRCUIT_TO_TCP;
 	return SHORT_CIRCUIT_ELIGIBLE;
 }

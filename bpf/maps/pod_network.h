@@ -101,6 +101,7 @@ enum flow_flag {
 	FLOW_RESET = 512,
 	FLOW_FROM_OUTSIDE = 1024,  /* not begun by its owner: counts against the quota once it was answered */
 	FLOW_SHORT_CIRCUIT = 2048, /* of a selected pod: its connection may be admitted, or was */
+	FLOW_STAYS_ON_TCP = 4096,  /* it was, and did not profit */
 };
 
 enum way_kind {

@@ -102,6 +102,7 @@ enum short_circuit_cause {
 	SHORT_CIRCUIT_ZEROCOPY,	     /* the sender waits to be told that its pages are free (SO_ZEROCOPY) */
 	SHORT_CIRCUIT_NO_PEER,	     /* the other socket is closed, or in no map any more */
 	SHORT_CIRCUIT_BLOCKING,	     /* one of both sockets is blocking */
+	SHORT_CIRCUIT_LAYER,	     /* the kernel does something to the bytes of one of both sockets (TLS) */
 	SHORT_CIRCUIT_INELIGIBLE,    /* a workload is not selected any more, excluded, or gone */
 	SHORT_CIRCUIT_STAYS_ON_TCP,  /* more than half of the messages of a while did */
 	SHORT_CIRCUIT_SMALL_ONE_WAY, /* a stream of messages that TCP would put together */
@@ -118,6 +119,8 @@ enum short_circuit_cause {
 struct short_circuit_end {
 	__u64 socket; /* struct sock, as a number; 0: not known yet */
 	__u64 netns_cookie;
+	__u32 epoch; /* of the decision that let it send last */
+	__u32 pad;
 	__u64 bytes; /* handed over, */
 	__u64 messages;
 	__u64 passed_bytes; /* and sent on TCP since the admission */
@@ -130,6 +133,7 @@ struct short_circuit_end {
 	__u64 marks[SHORT_CIRCUIT_MARKS];
 	__u64 read_marks;
 	__u32 causes[SHORT_CIRCUIT_CAUSES];
+	__u32 pad_of_causes;
 };
 
 enum short_circuit_flag {
@@ -141,9 +145,7 @@ enum short_circuit_flag {
 /* Both ends of a connection, the first is the source of the canonical key. `leaves`: why, once it does. */
 struct short_circuit_connection {
 	enum short_circuit_flag flags;
-	__u32 epoch; /* of the decision that admitted it last */
 	enum short_circuit_cause leaves;
-	__u32 pad;
 	__u64 since_ns; /* CLOCK_MONOTONIC, coarse */
 	struct short_circuit_end ends[2];
 };

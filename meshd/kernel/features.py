@@ -178,6 +178,8 @@ def _reads_sockets() -> str:
     struct_sock = lib.meshd_kernel_struct(b"sock")
     if function < 0 or struct_sock < 0:
         return "bpf_rdonly_cast is not in the kernel's BTF"
+    if lib.meshd_kernel_member(b"sk_psock", b"msg_tot_len") != 1:
+        return "the kernel does not know how many bytes wait (sk_psock.msg_tot_len)"
     instructions = [
         {"code": _MOV64_IMM, "dst_reg": 2, "imm": struct_sock},
         {"code": _CALL, "src_reg": _KERNEL_FUNCTION, "imm": function},

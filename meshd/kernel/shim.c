@@ -91,6 +91,27 @@ int meshd_kernel_struct(const char *name)
 	return found;
 }
 
+static int has_member(const struct btf *types, const struct btf_type *of, const char *member)
+{
+	const struct btf_member *members = btf_members(of);
+
+	for (unsigned int at = 0; at < btf_vlen(of); at++)
+		if (!strcmp(btf__name_by_offset(types, members[at].name_off), member))
+			return 1;
+	return 0;
+}
+
+int meshd_kernel_member(const char *name, const char *member)
+{
+	struct btf *types = btf__load_vmlinux_btf();
+	int found = types ? btf__find_by_name_kind(types, name, BTF_KIND_STRUCT) : -errno;
+
+	if (found > 0)
+		found = has_member(types, btf__type_by_id(types, found), member);
+	btf__free(types);
+	return found;
+}
+
 int meshd_prog_info(int fd, struct meshd_prog_info *out)
 {
 	struct bpf_prog_info info = {};

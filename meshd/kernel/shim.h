@@ -41,6 +41,8 @@ int meshd_link_info(int fd, struct meshd_link_info *out);
 int meshd_btf_data(uint32_t btf_id, void *out, uint32_t *size);
 /* The id of a struct of the running kernel, or -errno. */
 int meshd_kernel_struct(const char *name);
+/* 1: the running kernel's struct has such a member, 0: it has not, or -errno. */
+int meshd_kernel_member(const char *name, const char *member);
 
 /* Runs a program on `data` and `ctx` (both in and out); *_size are in: room, out: written. */
 struct meshd_test_run {

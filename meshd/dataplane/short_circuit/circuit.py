@@ -76,7 +76,7 @@ class ShortCircuit:
 
     def _tested(self) -> str:
         limits = self._options.queue_bytes, self._options.queue_messages
-        return SelfTest(self.made, self._maps, self.switchboard.epoch, limits).run()
+        return SelfTest(self.made, self._maps, limits).run()
 
     async def apply(self) -> None:
         """What is intended is in force: the next message of every connection of this node follows it. Switched off, sockets

@@ -104,7 +104,7 @@ class Leaver:
             key = self._made.tuple.encode(TupleRow(*one[:4], IPPROTO_TCP))
             if key not in known:
                 pair = (EndRow(netns_cookie=one.netns_cookie), EndRow(netns_cookie=other.netns_cookie))
-                row = rows.ConnectionRow(0, 0, 0, 0, pair)
+                row = rows.ConnectionRow(0, 0, 0, pair)
                 with contextlib.suppress(KernelError):  # admitted meanwhile
                     self._maps[rows.CONNECTIONS].update(key, self._made.connection.encode(row), NOEXIST)
 

@@ -57,7 +57,7 @@ def empty(config: Config, *, drop: bool = False) -> None:
 
 def _used(bpf: BpfObject) -> set[str]:
     """What those programs look up."""
-    return {*rows.MAPS, *rows.KERNEL_MAPS, "pods", "destinations"} & set(bpf.maps())
+    return {*rows.MAPS, *rows.KERNEL_MAPS, "pods", "destinations", "flows"} & set(bpf.maps())
 
 
 async def _emptied(leaver: Leaver, connections: Map, number: int) -> int:

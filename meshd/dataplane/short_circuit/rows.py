@@ -66,12 +66,13 @@ class WatchRow(NamedTuple):
 
 
 # Of bpf/maps/short_circuit.h.
-MARKS, CAUSES = 64, 16
+MARKS, CAUSES = 64, 17
 
 
 class EndRow(NamedTuple):
     socket: int = 0
     netns_cookie: int = 0
+    epoch: int = 0
     bytes: int = 0
     messages: int = 0
     passed_bytes: int = 0
@@ -88,7 +89,6 @@ class EndRow(NamedTuple):
 
 class ConnectionRow(NamedTuple):
     flags: int
-    epoch: int
     leaves: int
     since_ns: int
     ends: tuple[EndRow, ...]

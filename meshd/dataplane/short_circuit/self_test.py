@@ -42,10 +42,9 @@ class Pair:
 class SelfTest:
     """``limits``: bytes and messages that may wait, as the programs were told."""
 
-    def __init__(self, made: Layouts, maps: Mapping[str, Map], epoch: int, limits: tuple[int, int]) -> None:
+    def __init__(self, made: Layouts, maps: Mapping[str, Map], limits: tuple[int, int]) -> None:
         self._made = made
         self._maps = maps
-        self._epoch = epoch
         self._limits = limits
         self._causes = {name: number for number, name in made.causes.items()}
 
@@ -85,13 +84,8 @@ class SelfTest:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             key, swapped = self._key(first)
             cookie = netns.cookie()
-            row = ConnectionRow(
-                self._made.is_test,
-                self._epoch,
-                0,
-                0,
-                (EndRow(netns_cookie=cookie), EndRow(netns_cookie=cookie)),
-            )
+            end = EndRow(netns_cookie=cookie)
+            row = ConnectionRow(self._made.is_test, 0, 0, (end, end))
             self._maps[rows.CONNECTIONS].update(key, self._made.connection.encode(row), NOEXIST)
             stack.callback(self._maps[rows.CONNECTIONS].delete, key)
             for each in (first, second):

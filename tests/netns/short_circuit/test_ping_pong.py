@@ -29,5 +29,5 @@ def test_who_is_not_selected_stays_on_tcp(machine: Machine) -> None:
 
 def test_the_self_test_passes_here_and_leaves_nothing(machine: Machine) -> None:
     limits = 4 << 20, 1000
-    assert SelfTest(machine.made, machine.maps, machine.switchboard.epoch, limits).run() == ""
+    assert SelfTest(machine.made, machine.maps, limits).run() == ""
     assert (machine.sockets(), machine.connections()) == (0, {})
