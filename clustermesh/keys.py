@@ -90,6 +90,16 @@ def publisher(cluster: str) -> str:
     return f"meshd/publisher/{cluster}"
 
 
+def short_circuit(cluster: str) -> str:
+    """Key of what was said last to all nodes of ``cluster`` of their short circuit; our own."""
+    return f"meshd/short-circuit/v1/{cluster}"
+
+
+def short_circuit_words(cluster: str) -> str:
+    """Prefix of what each node made of it; the rest is the node's name."""
+    return f"{short_circuit(cluster)}/nodes/"
+
+
 def prefix_end(prefix: bytes) -> bytes:
     """First key after all keys that begin with ``prefix`` (etcd's ``range_end``); b"\\0" means to the end."""
     trimmed = prefix.rstrip(b"\xff")

@@ -14,6 +14,9 @@ MeshError
 ├── RowsFailed             rows a caller waited for could not be written: key -> error
 ├── NotSettled             a change is in force, but the caller's time ended before the kernel held it: revision
 ├── JournalError           a journal on disk could not be written; the change it was for was not made: path, reason
+├── IntentNotKept          what somebody said is in force, and could not be written to disk: path, reason
+├── NoClusterStore         something is said to a whole cluster, and no etcd of it is configured: what
+├── ClusterNotTold         the cluster's etcd did not take it: reason
 ├── FlowsWouldEnd          a clean-up would end flows that go on: how many masqueraded, translated, tunnelled
 ├── AddressesExhausted     no address left for a pod: ranges, usable, in use, cooling, seconds until the next is free
 ├── AddressRefused         an address that a runtime asked for is not to be had: address, reason
@@ -158,6 +161,38 @@ class JournalError(MeshError):
         self.path = path
         self.reason = reason
         super().__init__(f"journal {path}: {reason}; nothing was changed")
+
+
+class IntentNotKept(MeshError):
+    """What somebody said is in force (``on``), and could not be written to ``path``: it ends with the agent."""
+
+    def __init__(self, path: str, reason: str, *, on: bool) -> None:
+        self.path = path
+        self.reason = reason
+        self.on = on
+        super().__init__(
+            f"the short circuit is {'on' if on else 'off'} now, but that could not be written to {path}: {reason}; with the "
+            "next start of the agent, what was said before holds again"
+        )
+
+
+class NoClusterStore(MeshError):
+    """``what`` is to be said to a whole cluster, which has no etcd that this agent knows. Nothing was changed."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(
+            f"{what} of the cluster: no etcd is configured (clustermesh.etcd), so there is nowhere to say it to all nodes; "
+            "nothing was changed. Say it to each of them"
+        )
+
+
+class ClusterNotTold(MeshError):
+    """The cluster's etcd did not take what was to be said to all nodes. If only its answer was lost, they hear it."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"the cluster's etcd did not confirm it: {reason}; say it again")
 
 
 class BytesWouldBeLost(MeshError):

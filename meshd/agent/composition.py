@@ -28,6 +28,7 @@ from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_fi
 from meshd.agent.node_figures import node_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView, traffic_control
+from meshd.agent.short_circuit_view import ShortCircuitView
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.opening import left_out, open_object
@@ -46,6 +47,7 @@ from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
 from meshd.servers.readiness import Readiness
+from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.gone_nodes import GoneNodes
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
@@ -180,9 +182,10 @@ class Agent:
         )
         manifests = self._manifests()
         kubernetes = kubernetes_source(self._mesh, config)
-        local_etcd = self._local_etcd(nodes)
-        expirer = expirer_of(dataplane.opened)
         short_circuit = short_circuit_of(config, dataplane.opened)
+        short_circuits = ShortCircuitView(config, self._mesh, dataplane, short_circuit, found)
+        local_etcd = self._local_etcd(nodes, short_circuits.cluster)
+        expirer = expirer_of(dataplane.opened)
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
@@ -199,6 +202,7 @@ class Agent:
             figures=lambda: [
                 *view.figures(),
                 *pod_network.figures(),
+                *short_circuits.figures(),
                 *node_figures(self._mesh, nodes),
                 *certificate_figures(config),
                 *source_figures(kubernetes),
@@ -207,6 +211,7 @@ class Agent:
             peers=lambda: peers(remotes.status),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
+            short_circuit=short_circuits,
             drops=pod_network.drops,
             routing=lambda node: routing(ways, node),
             problems=lambda: [
@@ -215,6 +220,7 @@ class Agent:
                 *nodes.problems(),
                 *(ways.problems() if ways is not None else ()),
                 *pod_network.problems(),
+                *short_circuits.problems(),
                 *(node.problems() if node is not None else ()),
             ],
         )
@@ -257,7 +263,7 @@ class Agent:
 
         return MetricsServer(self._config.metrics.listen, self._mesh, introspection)
 
-    def _local_etcd(self, nodes: NodeRegistry) -> LocalEtcd | None:
+    def _local_etcd(self, nodes: NodeRegistry, switch: ClusterSwitch | None) -> LocalEtcd | None:
         config = self._config
         if config.clustermesh.etcd is None:
             return None
@@ -268,6 +274,7 @@ class Agent:
             config.cluster_id,
             config.node_name,
             nodes=nodes,
+            switch=switch,
             publish=config.clustermesh.publish,
             max_connected_clusters=config.clustermesh.max_connected_clusters,
             options=PublisherOptions(

@@ -70,6 +70,7 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     add_readers(commands)
     add_services(commands)
     add_backends(commands)
+    add_short_circuit(commands)
     add_cni(commands)
     add_tools(commands)
     for name, (module, help_text) in EXTRAS.items():
@@ -242,6 +243,35 @@ def add_backends(commands: Commands) -> None:
     add_service_name(delete)
     delete.add_argument("addresses", nargs="+", metavar="ADDRESS")
     delete.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
+
+
+def add_short_circuit(commands: Commands) -> None:
+    """The commands of ``short-circuit``."""
+    actions = add_group(commands, "short-circuit", "connections of a node handed from socket to socket")
+    add_command(
+        actions,
+        "status",
+        "short_circuit:status",
+        "whether it is on, why not, whom it leaves out, what it did",
+    )
+    listed = add_command(
+        actions, "list", "short_circuit:connections", "all connections that are admitted now"
+    )
+    listed.add_argument("workload", nargs="?", default="", metavar="[NAMESPACE/]POD", help="default: all")
+    listed.add_argument("-n", "--namespace", default="default", help="default: default")
+    add_command(
+        actions,
+        "pairs",
+        "short_circuit:pairs",
+        "what workloads sent each other, with the connections that are over",
+    )
+    for word, what in (("on", "messages may be handed over"), ("off", "every message goes on TCP")):
+        switch = add_command(actions, word, f"short_circuit:{word}", f"{what}, from the next message on")
+        switch.add_argument(
+            "--cluster",
+            action="store_true",
+            help="on all nodes of the cluster; waits for each node's word, as long as --timeout says",
+        )
 
 
 def add_cni(commands: Commands) -> None:

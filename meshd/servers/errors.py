@@ -16,12 +16,14 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, ResourceInfo
 from google.rpc.status_pb2 import Status
 
 from meshd.errors import (
+    ClusterNotTold,
     InvalidObject,
     InvalidRequest,
     JournalError,
     ListAgain,
     MapFull,
     MeshError,
+    NoClusterStore,
     NotAllowed,
     NotSettled,
     OwnedByOther,
@@ -43,6 +45,8 @@ CODES: tuple[tuple[type[MeshError], grpc.StatusCode], ...] = (
     (RowsFailed, grpc.StatusCode.ABORTED),
     (NotSettled, grpc.StatusCode.DEADLINE_EXCEEDED),
     (JournalError, grpc.StatusCode.UNAVAILABLE),
+    (NoClusterStore, grpc.StatusCode.FAILED_PRECONDITION),
+    (ClusterNotTold, grpc.StatusCode.ABORTED),
     (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
     (ListAgain, grpc.StatusCode.OUT_OF_RANGE),
     (ReaderTooSlow, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from meshd.model import Node, ServiceName
+from meshd.servers.short_circuit import ShortCircuit
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +152,7 @@ class Introspection:
     peers: Callable[[], Sequence[Peer]]
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
+    short_circuit: ShortCircuit
     problems: Callable[[], Sequence[str]] = tuple
     routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None

@@ -18,6 +18,7 @@ from clustermesh.publisher import Publisher, PublisherOptions, PublisherStatus
 from clustermesh.records import ClusterConfig
 from clustermesh.together import until_failure
 from meshd.model.cluster import ETCD
+from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.node_registry import NodeRegistry
 from meshd.sources.own_records import is_of_node, own_node, own_records
 from meshd.sources.publish import Publishing
@@ -33,7 +34,7 @@ log = structlog.get_logger(__name__)
 class LocalEtcd:
     """What ``node`` of ``cluster`` writes into the etcd that the client file ``etcd`` describes.
 
-    ``nodes`` is told of the other nodes; None: these are not read.
+    ``nodes`` is told of the other nodes; None: these are not read. ``switch``: of the whole cluster.
     ``publish``: stand for election as the cluster's publisher, too. ``max_connected_clusters`` (255 or 511) must be the
     same in all clusters of a mesh.
     """
@@ -47,6 +48,7 @@ class LocalEtcd:
         node: str,
         *,
         nodes: NodeRegistry | None = None,
+        switch: ClusterSwitch | None = None,
         publish: bool = True,
         max_connected_clusters: int = 255,
         options: PublisherOptions | None = None,
@@ -57,6 +59,7 @@ class LocalEtcd:
         self._cluster_id = cluster_id
         self._node = node
         self._nodes = nodes
+        self._switch = switch
         self._troubles: dict[str, str] = {}
         self._publish = publish
         self._max_connected_clusters = max_connected_clusters
@@ -81,6 +84,8 @@ class LocalEtcd:
             tasks.create_task(own.run())
             if self._nodes is not None:
                 tasks.create_task(self._follow_nodes(kv, self._nodes))
+            if self._switch is not None:
+                tasks.create_task(self._switch.follow(kv, own))
             if self._publish:
                 config = ClusterConfig(self._cluster_id, max_connected_clusters=self._max_connected_clusters)
                 self._publisher = Publisher(kv, self._cluster, config, node=self._node, options=self._options)

@@ -16,6 +16,7 @@ from meshd.api.v1.cluster_pb2_grpc import ClusterServiceStub
 from meshd.api.v1.map_pb2_grpc import MapServiceStub
 from meshd.api.v1.node_pb2_grpc import NodeServiceStub
 from meshd.api.v1.service_pb2_grpc import ServiceServiceStub
+from meshd.api.v1.short_circuit_pb2_grpc import ShortCircuitServiceStub
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
 from meshd.config import Api, Config
 from meshd.servers.control.changes import Changes
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from meshd.api.v1.map_pb2_grpc import MapServiceAsyncStub
     from meshd.api.v1.node_pb2_grpc import NodeServiceAsyncStub
     from meshd.api.v1.service_pb2_grpc import ServiceServiceAsyncStub
+    from meshd.api.v1.short_circuit_pb2_grpc import ShortCircuitServiceAsyncStub
     from meshd.api.v1.status_pb2_grpc import StatusServiceAsyncStub
 
 
@@ -62,6 +64,10 @@ class FakeAgent:
     @property
     def maps(self) -> MapServiceAsyncStub:
         return MapServiceStub(self.channel)
+
+    @property
+    def short_circuits(self) -> ShortCircuitServiceAsyncStub:
+        return ShortCircuitServiceStub(self.channel)
 
     @property
     def status(self) -> StatusServiceAsyncStub:

@@ -22,6 +22,7 @@ from meshd.servers.introspection import (
     Sample,
 )
 from meshd.state import Mesh, PlanKey
+from tests.fakes.short_circuit import FakeShortCircuit
 
 
 class FakeDataplane:
@@ -35,6 +36,7 @@ class FakeDataplane:
         self.seen: list[PlanKey] = []
         # None: no programs count them.
         self.drops: list[Drop] | None = None
+        self.short_circuit = FakeShortCircuit()
         self.rows = [
             MapRow({"number": number, "address": b"\x0a\x60\0\x01"}, {"weight": 2**63 + number})
             for number in range(1200)
@@ -76,6 +78,7 @@ class FakeDataplane:
             ],
             reconcile=lambda: Reconcile(0.0, 4, 2),
             backends_in_use=self.backends_in_use,
+            short_circuit=self.short_circuit,
             drops=lambda: self.drops,
         )
 

@@ -46,6 +46,8 @@ class ShortCircuit:
         self.intent = Intent(config.state_dir)
         self.switchboard = Switchboard(self.made, loaded.maps, loaded.programs)
         self.leaver = Leaver(self.made, loaded.maps, loaded.programs, wait)
+        # Called after each look at what is intended.
+        self.applied: Callable[[], None] = lambda: None
         self.splices = Splices(loaded.programs, link_pins(config), self.selected)
         self._untested = "its self-test has not run yet"
         self._turns = asyncio.Lock()
@@ -81,20 +83,34 @@ class ShortCircuit:
     async def apply(self) -> None:
         """What is intended is in force: the next message of every connection of this node follows it. Switched off, sockets
         leave the map soon after, because they are slower there."""
-        async with self._turns:
-            on = self.intent.is_on and not self.refusal
-            if on == self.switchboard.is_on:
-                return
-            self.switchboard.turn(on=on)
-            log.info("short circuit switched", on=on)
-            if not on:
-                number = next(at for at, name in self.made.causes.items() if name == "switched_off")
-                await self.leaver.leave([key for key, _ in self._maps[rows.CONNECTIONS].items()], number)
+        try:
+            async with self._turns:
+                await self._apply(on=self.intent.is_on and not self.refusal)
+        finally:
+            self.applied()
+
+    async def _apply(self, *, on: bool) -> None:
+        if on == self.switchboard.is_on:
+            return
+        self.switchboard.turn(on=on)
+        log.info("short circuit switched", on=on)
+        if not on:
+            number = next(at for at, name in self.made.causes.items() if name == "switched_off")
+            await self.leaver.leave([key for key, _ in self._maps[rows.CONNECTIONS].items()], number)
 
     def connections(self) -> Iterator[tuple[TupleRow, ConnectionRow]]:
         """Those that are admitted now; it walks the map."""
         for key, value in self._maps[rows.CONNECTIONS].items():
             yield self.made.tuple.decode(key), self.made.connection.decode(value)
+
+    def keys(self) -> list[bytes]:
+        """Of those; it walks the map."""
+        return list(self._maps[rows.CONNECTIONS].keys())
+
+    def connection(self, key: bytes) -> tuple[TupleRow, ConnectionRow] | None:
+        """None: it is not admitted any more."""
+        value = self._maps[rows.CONNECTIONS].lookup(key)
+        return None if value is None else (self.made.tuple.decode(key), self.made.connection.decode(value))
 
     def totals(self) -> Iterator[tuple[PairRow, TotalRow]]:
         """What the connections of two workloads were that are over."""

@@ -68,6 +68,10 @@ NEEDS = {
     "/meshd.v1.ClusterService/WatchClusters": Role.READ,
     "/meshd.v1.MapService/ListMaps": Role.READ,
     "/meshd.v1.MetricsService/ListDrops": Role.READ,
+    "/meshd.v1.ShortCircuitService/GetShortCircuit": Role.READ,
+    "/meshd.v1.ShortCircuitService/ListShortCircuits": Role.READ,
+    "/meshd.v1.ShortCircuitService/ListShortCircuitPairs": Role.READ,
+    "/meshd.v1.ShortCircuitService/SwitchShortCircuit": Role.OPERATE,
     # Maps tell who talks to whom, and a dump costs CPU.
     "/meshd.v1.MapService/DumpMap": Role.OPERATE,
     "/grpc.health.v1.Health/Check": Role.READ,

@@ -24,10 +24,14 @@ async def until_settled(mesh: Mesh, context: Context, revision: int, key: PlanKe
         RowsFailed: it could not be written; names the rows. It is retried.
         NotSettled: the caller's deadline came first.
     """
-    remaining = context.time_remaining()
-    limit = None if remaining is None else max(0.0, remaining - max(ANSWER_MIN_S, remaining * ANSWER_SHARE))
     try:
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(time_left(context)):
             await mesh.settled(revision, [key])
     except TimeoutError:
         raise NotSettled(object_name, revision) from None
+
+
+def time_left(context: Context) -> float | None:
+    """How long the caller can be let wait; None: he set no time."""
+    remaining = context.time_remaining()
+    return None if remaining is None else max(0.0, remaining - max(ANSWER_MIN_S, remaining * ANSWER_SHARE))

@@ -24,6 +24,8 @@ from meshd.api.v1 import (
     node_pb2_grpc,
     service_pb2,
     service_pb2_grpc,
+    short_circuit_pb2,
+    short_circuit_pb2_grpc,
     status_pb2,
     status_pb2_grpc,
 )
@@ -36,6 +38,7 @@ from meshd.servers.control.endpoint import listen_tls, listen_unix, reserved
 from meshd.servers.control.maps import Maps
 from meshd.servers.control.nodes import Clusters, Nodes
 from meshd.servers.control.services import Services
+from meshd.servers.control.short_circuit import ShortCircuits
 from meshd.servers.control.status import Status
 from meshd.servers.control.unix_callers import accepted
 from meshd.servers.introspection import Introspection
@@ -60,6 +63,7 @@ NAMES = tuple(
         (cluster_pb2, "ClusterService"),
         (map_pb2, "MapService"),
         (metrics_pb2, "MetricsService"),
+        (short_circuit_pb2, "ShortCircuitService"),
     )
 )
 
@@ -144,6 +148,8 @@ class ControlServer:
         cluster_pb2_grpc.add_ClusterServiceServicer_to_server(Clusters(mesh, shown), server)
         map_pb2_grpc.add_MapServiceServicer_to_server(Maps(shown), server)
         metrics_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(shown), server)
+        short_circuits = ShortCircuits(shown.short_circuit)
+        short_circuit_pb2_grpc.add_ShortCircuitServiceServicer_to_server(short_circuits, server)
         health_pb2_grpc.add_HealthServicer_to_server(state, server)
         names = (*NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)
