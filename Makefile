@@ -5,7 +5,7 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-kubernetes test test-kernels test-kubernetes test-long check bench bench-path image setup lint-fix constraints clean
+.PHONY: help demo demo-kubernetes test test-kernels test-kubernetes test-long check bench bench-path bench-short-circuit image setup lint-fix constraints clean
 
 help:
 	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
@@ -17,6 +17,7 @@ help:
 	@echo "make test-long    1 GB transfers, hundreds of faults"
 	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
 	@echo "make bench-path   what a packet's way between pods costs, against plain routing (root)"
+	@echo "make bench-short-circuit   the same from socket to socket, against a Unix socket and Envoy (root)"
 	@echo "make image        the container images of the agent and of the mesh's etcd, without a container daemon (root)"
 	@echo "make setup        only the set-up that the others do by themselves"
 	@echo "make lint-fix     format Python and C, and mend what ruff can"
@@ -61,6 +62,11 @@ bench-path:
 	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
 	@$(SETUP) bench
 	@$(BIN)/meshctl bench path $(ARGS)
+
+bench-short-circuit:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) bench
+	@$(BIN)/meshctl bench short-circuit $(ARGS)
 
 image:
 	@$(SETUP) image

@@ -214,6 +214,10 @@ class Agent:
             raise KernelError("open", f"map {name} of the agent", errno.ENOENT)
         return Map.open_pinned(pins[0], name)
 
+    def has_pinned(self, name: str) -> bool:
+        """Whether it has pinned something of that name, anywhere."""
+        return any(self._bpffs.rglob(name))
+
     # What it says of itself
 
     def status(self) -> status_pb2.GetStatusResponse:

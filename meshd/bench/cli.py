@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     benches = parser.add_subparsers(dest="bench", metavar="BENCH", required=True)
     _add_propagation(benches)
     _add_path(benches)
+    _add_short_circuit(benches)
     _add_cni(benches)
     _add_kubernetes(benches)
     one = benches.add_parser(
@@ -89,6 +91,10 @@ def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "rules, a VXLAN device and loopback, on one CPU, on two, and left to the scheduler. Less than four minutes.",
     )
     _add_shared(one)
+    _add_rounds(one)
+
+
+def _add_rounds(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--rounds",
         type=_at_least(6),
@@ -102,6 +108,29 @@ def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         default=0.1,
         metavar="S",
         help="length of each measurement (default: %(default)s)",
+    )
+
+
+def _add_short_circuit(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "short-circuit",
+        help="what two pods of one node take to talk when their bytes go from socket to socket",
+        description="Messages, connections and streams between selected pods, beside plain routing, pods that are not "
+        "selected, loopback, a Unix socket and Envoy, on one CPU, on two, and left to the scheduler. Some eight minutes.",
+    )
+    _add_shared(one)
+    _add_rounds(one)
+    one.add_argument(
+        "--envoy", default="envoy", metavar="PROGRAM", help="the proxy to compare with (default: %(default)s)"
+    )
+    one.add_argument(
+        "--no-envoy", action="store_true", help="without proxies: nothing is said of sidecars then"
+    )
+    one.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="also write the report as JSON to FILE, and a picture of it beside it, ending in .svg",
     )
 
 
@@ -223,6 +252,20 @@ def _path(
     return path.measure(path.Options(args.rounds, args.seconds), places, stack, progress)
 
 
+def _short_circuit(
+    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
+) -> Report:
+    from meshd.bench import short_circuit, short_circuit_picture  # noqa: PLC0415 - as in _measure
+    from meshd.bench.report import to_json  # noqa: PLC0415
+
+    options = short_circuit.Options(args.rounds, args.seconds, None if args.no_envoy else args.envoy)
+    finished = short_circuit.measure(options, places, stack, progress)
+    if args.save is not None:
+        args.save.write_text(to_json(finished) + "\n")
+        args.save.with_suffix(".svg").write_text(short_circuit_picture.drawn(finished))
+    return finished
+
+
 def _cni(args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress) -> Report:
     from meshd.bench import cni  # noqa: PLC0415 - as in _measure
 
@@ -244,6 +287,7 @@ _BENCHES = {
     "service-lb": _service_lb,
     "propagation": _propagation,
     "path": _path,
+    "short-circuit": _short_circuit,
     "cni": _cni,
     "kubernetes": _kubernetes,
 }

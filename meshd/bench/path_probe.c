@@ -1,14 +1,18 @@
-/* path-probe: the two ends of a path that `meshctl bench path` measures. In C, because an interpreter adds some ten
+/* path-probe: the two ends of a path that `meshctl bench path` and `meshctl bench short-circuit` measure. In C, because an interpreter adds some ten
  * microseconds to every message, as much as the paths differ by. Sockets are non-blocking and waited for with epoll, as in the
  * servers that people run.
  *
  *   path-probe serve ADDRESS PORT                             echoes until it is killed; says {"serving": PORT} first
  *   path-probe messages ADDRESS PORT SIZE MILLISECONDS CPU    {"count": n, "p50_ns": n, "p99_ns": n}
  *   path-probe connections ADDRESS PORT MILLISECONDS CPU      {"count": n, "elapsed_ns": n}
+ *   path-probe stream ADDRESS PORT SIZE MILLISECONDS CPU      {"bytes": n, "elapsed_ns": n}: one way, SIZE in a write
  *   path-probe wakeups MILLISECONDS CPU CPU                   as messages: two processes that wake each other by eventfd
+ *   path-probe calls MILLISECONDS CPU                         {"count": n, "elapsed_ns": n}: system calls that do nothing
  *
+ * An ADDRESS with a slash is the path of a Unix socket, whose PORT says nothing.
  * CPU -1 leaves the process to the scheduler. A connection begins with four bytes, the size of its messages in network order;
- * the server answers each message of that size with as many bytes. What is in them nobody looks at. */
+ * the server answers each message of that size with as many bytes, and a stream, of no size, when it has ended, with how many
+ * it was. What is in them nobody looks at. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,11 +28,16 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define MESSAGE_BYTES_MAX (64 << 10)
+#define WRITE_BYTES_MAX	  (1 << 20)
+/* In place of a size: what comes is a stream. */
+#define STREAM UINT32_MAX
 /* Whole messages are taken by one send(): a short one ends the probe. */
 #define SOCKET_BUFFER_BYTES	 (4 * MESSAGE_BYTES_MAX)
 #define CONNECTION_MESSAGE_BYTES 64
@@ -39,7 +48,7 @@
 /* A path that does not answer for so long is broken. */
 #define PATIENCE_MS 5000
 
-static char bytes[sizeof(uint32_t) + MESSAGE_BYTES_MAX];
+static char bytes[sizeof(uint32_t) + WRITE_BYTES_MAX];
 static uint32_t samples[SAMPLES_MAX];
 
 __attribute__((noreturn)) static void fail(const char *what)
@@ -68,27 +77,51 @@ static void stay_on(int cpu)
 		fail("sched_setaffinity");
 }
 
-static struct sockaddr_in endpoint(const char *address, const char *port)
+struct endpoint {
+	union {
+		struct sockaddr any;
+		struct sockaddr_in in;
+		struct sockaddr_un un;
+	};
+	socklen_t length;
+};
+
+static struct endpoint endpoint(const char *address, const char *port)
 {
-	struct sockaddr_in made = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) };
+	struct endpoint made = { .in = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) }, .length = sizeof(made.in) };
 
 	errno = EINVAL;
-	if (inet_pton(AF_INET, address, &made.sin_addr) != 1)
+	if (strchr(address, '/')) {
+		memset(&made.un, 0, sizeof(made.un));
+		made.un.sun_family = AF_UNIX;
+		made.length = sizeof(made.un);
+		if (strlen(address) >= sizeof(made.un.sun_path))
+			fail(address);
+		strcpy(made.un.sun_path, address);
+	} else if (inet_pton(AF_INET, address, &made.in.sin_addr) != 1) {
 		fail(address);
+	}
 	return made;
 }
 
-static int tcp_socket(void)
+static int stream_socket(const struct endpoint *of)
 {
-	int made = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int size = SOCKET_BUFFER_BYTES, on = 1;
+	int made = socket(of->any.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), on = 1;
 
 	if (made < 0)
 		fail("socket");
-	/* Those that accept() makes of a listener inherit both. */
-	setsockopt(made, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-	setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	/* Those that accept() makes of a listener inherit it. */
+	if (of->any.sa_family == AF_INET)
+		setsockopt(made, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	return made;
+}
+
+/* A stream leaves the size to the kernel, which knows better. */
+static void send_buffer(int fd)
+{
+	int size = SOCKET_BUFFER_BYTES;
+
+	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 }
 
 static void watch(int epoll, int operation, int fd, uint32_t events)
@@ -114,7 +147,7 @@ static void send_whole(int fd, size_t size)
 /* The server's connections, by descriptor. */
 static struct {
 	uint32_t size; /* of its messages; 0: its first bytes are still to come */
-	uint32_t received;
+	uint64_t received;
 } connections[CONNECTIONS_MAX];
 
 static void accept_one(int epoll, int listener)
@@ -131,20 +164,30 @@ static void accept_one(int epoll, int listener)
 	watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN);
 }
 
+static void end_stream(int fd)
+{
+	uint64_t received = connections[fd].received;
+
+	if (connections[fd].size == STREAM)
+		send(fd, &received, sizeof(received), MSG_NOSIGNAL);
+	close(fd);
+}
+
 static void serve_one(int fd)
 {
 	ssize_t found = recv(fd, bytes, sizeof(bytes), 0);
 	uint32_t size;
 
-	if (found <= 0) {
-		if (found == 0 || errno != EAGAIN)
-			close(fd);
+	if (found == 0)
+		end_stream(fd);
+	else if (found < 0 && errno != EAGAIN)
+		close(fd);
+	if (found <= 0)
 		return;
-	}
 	if (!connections[fd].size) {
 		memcpy(&size, bytes, sizeof(size));
 		size = ntohl(size);
-		if (found < (ssize_t)sizeof(size) || !size || size > MESSAGE_BYTES_MAX) {
+		if (found < (ssize_t)sizeof(size) || !size || (size > MESSAGE_BYTES_MAX && size != STREAM)) {
 			close(fd);
 			return;
 		}
@@ -152,7 +195,7 @@ static void serve_one(int fd)
 		found -= sizeof(size);
 	}
 	connections[fd].received += found;
-	if (connections[fd].received < connections[fd].size)
+	if (connections[fd].size == STREAM || connections[fd].received < connections[fd].size)
 		return;
 	connections[fd].received = 0;
 	/* One that ended meanwhile is closed by its next event. */
@@ -161,12 +204,14 @@ static void serve_one(int fd)
 
 static void serve(const char *address, const char *port)
 {
-	struct sockaddr_in here = endpoint(address, port);
-	int listener = tcp_socket(), epoll = epoll_create1(EPOLL_CLOEXEC), on = 1;
+	struct endpoint here = endpoint(address, port);
+	int listener = stream_socket(&here), epoll = epoll_create1(EPOLL_CLOEXEC), on = 1;
 	struct epoll_event events[64];
 
+	/* Those that it accepts inherit both; a Unix socket's have a buffer of their own, which is large enough. */
 	setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	if (bind(listener, (struct sockaddr *)&here, sizeof(here)) < 0 || listen(listener, 4096) < 0)
+	send_buffer(listener);
+	if (bind(listener, &here.any, here.length) < 0 || listen(listener, 4096) < 0)
 		fail("listen");
 	watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN);
 	printf("{\"serving\": %s}\n", port);
@@ -193,12 +238,12 @@ static void wait_for(int epoll)
 }
 
 /* A connection whose messages will be of ``size`` bytes; the size is the first thing in what it sends next. */
-static int dial(int epoll, const struct sockaddr_in *there)
+static int dial(int epoll, const struct endpoint *there)
 {
-	int fd = tcp_socket(), error = 0;
+	int fd = stream_socket(there), error = 0;
 	socklen_t length = sizeof(error);
 
-	if (connect(fd, (const struct sockaddr *)there, sizeof(*there)) < 0 && errno != EINPROGRESS)
+	if (connect(fd, &there->any, there->length) < 0 && errno != EINPROGRESS)
 		fail("connect");
 	watch(epoll, EPOLL_CTL_ADD, fd, EPOLLOUT);
 	wait_for(epoll);
@@ -246,7 +291,7 @@ static void tell(size_t count)
 
 static void messages(const char *address, const char *port, const char *size_text, const char *time_text)
 {
-	struct sockaddr_in there = endpoint(address, port);
+	struct endpoint there = endpoint(address, port);
 	uint32_t size = atoi(size_text), first = htonl(size);
 	int epoll = epoll_create1(EPOLL_CLOEXEC), fd;
 	uint64_t before = 0, end = 0;
@@ -256,6 +301,7 @@ static void messages(const char *address, const char *port, const char *size_tex
 	if (!size || size > MESSAGE_BYTES_MAX)
 		fail("SIZE");
 	fd = dial(epoll, &there);
+	send_buffer(fd);
 	memcpy(bytes, &first, sizeof(first));
 	send_whole(fd, sizeof(first) + size);
 	receive(epoll, fd, size);
@@ -280,7 +326,7 @@ static void messages(const char *address, const char *port, const char *size_tex
 /* One after another: connect, a message each way, and a reset, so that no port waits for a minute. */
 static void connect_often(const char *address, const char *port, const char *time_text)
 {
-	struct sockaddr_in there = endpoint(address, port);
+	struct endpoint there = endpoint(address, port);
 	struct linger reset = { .l_onoff = 1, .l_linger = 0 };
 	uint32_t first = htonl(CONNECTION_MESSAGE_BYTES);
 	uint64_t began, end, now;
@@ -298,6 +344,56 @@ static void connect_often(const char *address, const char *port, const char *tim
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
 		close(fd);
 	}
+	printf("{\"count\": %zu, \"elapsed_ns\": %llu}\n", count, (unsigned long long)(now - began));
+}
+
+/* As many bytes as can be in so long, and until the server has read them all. */
+static void stream(const char *address, const char *port, const char *size_text, const char *time_text)
+{
+	struct endpoint there = endpoint(address, port);
+	uint32_t size = atoi(size_text), first = htonl(STREAM);
+	int epoll = epoll_create1(EPOLL_CLOEXEC), fd;
+	uint64_t began, end, now, received = 0;
+
+	errno = EMSGSIZE;
+	if (!size || size > WRITE_BYTES_MAX)
+		fail("SIZE");
+	fd = dial(epoll, &there);
+	memcpy(bytes, &first, sizeof(first));
+	send_whole(fd, sizeof(first));
+	memset(bytes, 0, sizeof(first));
+	watch(epoll, EPOLL_CTL_MOD, fd, EPOLLOUT);
+	began = now_ns();
+	end = began + (uint64_t)atoi(time_text) * 1000000;
+	do {
+		if (send(fd, bytes, size, MSG_NOSIGNAL) < 0) {
+			if (errno != EAGAIN)
+				fail("send");
+			wait_for(epoll);
+		}
+		now = now_ns();
+	} while (now < end);
+	watch(epoll, EPOLL_CTL_MOD, fd, EPOLLIN);
+	shutdown(fd, SHUT_WR);
+	wait_for(epoll);
+	if (recv(fd, &received, sizeof(received), 0) != sizeof(received))
+		fail("recv");
+	now = now_ns();
+	printf("{\"bytes\": %llu, \"elapsed_ns\": %llu}\n", (unsigned long long)received, (unsigned long long)(now - began));
+}
+
+/* getppid(): the cheapest, so what is added to each system call shows most. */
+static void calls(const char *time_text)
+{
+	uint64_t began = now_ns(), end = began + (uint64_t)atoi(time_text) * 1000000, now;
+	size_t count = 0;
+
+	do {
+		for (int number = 0; number < 1000; number++)
+			syscall(SYS_getppid);
+		count += 1000;
+		now = now_ns();
+	} while (now < end);
 	printf("{\"count\": %zu, \"elapsed_ns\": %llu}\n", count, (unsigned long long)(now - began));
 }
 
@@ -369,10 +465,16 @@ int main(int count, char **words)
 	} else if (!strcmp(what, "connections") && count == 6) {
 		stay_on(atoi(words[5]));
 		connect_often(words[2], words[3], words[4]);
+	} else if (!strcmp(what, "stream") && count == 7) {
+		stay_on(atoi(words[6]));
+		stream(words[2], words[3], words[4], words[5]);
+	} else if (!strcmp(what, "calls") && count == 4) {
+		stay_on(atoi(words[3]));
+		calls(words[2]);
 	} else if (!strcmp(what, "wakeups") && count == 5) {
 		wakeups(words[2], atoi(words[3]), atoi(words[4]));
 	} else {
-		fprintf(stderr, "usage: path-probe serve|messages|connections|wakeups ...\n");
+		fprintf(stderr, "usage: path-probe serve|messages|connections|stream|wakeups|calls ...\n");
 		return 2;
 	}
 	return 0;

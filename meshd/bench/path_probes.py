@@ -56,18 +56,18 @@ class End:
 
 
 class Server:
-    """Answers at ``end`` from when it is made; its processes end with `close`."""
+    """Answers at ``end`` from when it is made; its processes end with `close`. ``iperf3``: it takes part in `bulk`, too."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: End, *, iperf3: bool = True) -> None:
         self.end = end
         self._placement: Placement | None = None
         self._processes: list[subprocess.Popen[str]] = []
         probe = [str(PROBE), "serve", end.address, str(PROBE_PORT)]
         bulk = ["iperf3", "--server", "--bind", end.address, "--port", str(BULK_PORT), "--forceflush"]
         try:
-            for command, word in ((probe, "serving"), (bulk, "listening")):
-                self._processes.append(_started(end, command))
-                _wait_for(word, self._processes[-1], f"{Path(command[0]).name} at {end.name}")
+            for command, word in ((probe, "serving"), (bulk, "listening"))[: 1 + iperf3]:
+                self._processes.append(started(end, command))
+                wait_for(word, self._processes[-1], f"{Path(command[0]).name} at {end.name}")
         except BenchError:
             self.close()
             raise
@@ -94,7 +94,8 @@ class Server:
             _output(process).close()
 
 
-def _started(end: End, command: Sequence[str]) -> subprocess.Popen[str]:
+def started(end: End, command: Sequence[str]) -> subprocess.Popen[str]:
+    """``command`` at ``end``; what it says is to be read."""
     return subprocess.Popen(
         entering(end.cgroup, end.netns, command),
         stdin=subprocess.DEVNULL,
@@ -105,7 +106,12 @@ def _started(end: End, command: Sequence[str]) -> subprocess.Popen[str]:
     )
 
 
-def _wait_for(word: str, process: subprocess.Popen[str], name: str) -> None:
+def wait_for(word: str, process: subprocess.Popen[str], name: str) -> None:
+    """Returns when ``process`` has said ``word``.
+
+    Raises:
+        BenchError: it ended before; with what it said.
+    """
     said = ""
     for line in _output(process):
         if word in line.lower():
@@ -175,6 +181,23 @@ def bulk(client: End, server: End, placement: Placement, seconds: float) -> tupl
     if "error" in found:
         raise BenchError(f"iperf3 at {client.name}: {found['error']}")
     return (found["end"]["sum_received"]["bits_per_second"] / 1e9,)
+
+
+def stream(size: int) -> Callable[[End, End, Placement, float], tuple[float, ...]]:
+    """One stream, ``size`` bytes in a write, until all of it is read: Gbit/s."""
+
+    def measure(client: End, server: End, placement: Placement, seconds: float) -> tuple[float, ...]:
+        words = size, _milliseconds(seconds), _cpu(placement.client)
+        found = _probe(client, "stream", server.address, PROBE_PORT, *words)
+        return (8 * found["bytes"] / found["elapsed_ns"],)
+
+    return measure
+
+
+def calls(client: End, _: End, placement: Placement, seconds: float) -> tuple[float, ...]:
+    """A system call that does nothing, over and over: nanoseconds."""
+    found = _probe(client, "calls", _milliseconds(seconds), _cpu(placement.client))
+    return (found["elapsed_ns"] / found["count"],)
 
 
 def wakeups(client: End, _: End, placement: Placement, seconds: float) -> tuple[float, ...]:
