@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /* Messages of same-node connections go from socket to socket (`short_circuit`). TC admits the connections (lib/admit.h). */
+#include <linux/pkt_cls.h>
 #include "lib/examine.h"
 #include "lib/message.h"
 #include "lib/splice.h"
@@ -102,8 +103,11 @@ static __always_inline void check_end(const struct short_circuit_end *end, __u32
 {
 	const struct sk_psock *psock = end->socket ? kernel_psock(kernel_sock((const void *)end->socket)) : NULL;
 
-	if (!psock)
+	if (!psock) {
+		/* Where nobody knows the socket, bytes may wait; where it is in no map any more, none does. */
+		*waiting = !end->socket;
 		return;
+	}
 	*senders = psock->refcnt.refs.counter - 1;
 	*waiting = psock->msg_tot_len;
 }
@@ -135,6 +139,39 @@ int short_circuit_ask(struct short_circuit_check *check)
 	    !(__sync_fetch_and_or((__u32 *)&connection->flags, SHORT_CIRCUIT_IS_LEAVING) & SHORT_CIRCUIT_IS_LEAVING))
 		connection->leaves = check->found;
 	return 0;
+}
+
+/* Where an end's socket is, as the map of sockets knows it. */
+static __always_inline void find_socket(struct short_circuit_end *end, const struct tuple *sent)
+{
+	struct short_circuit_key key = socket_key(sent, end->netns_cookie);
+	struct bpf_sock *found = bpf_map_lookup_elem(&short_circuit_sockets, &key);
+
+	if (!found)
+		return;
+	end->socket = (__u64)found;
+	bpf_sk_release(found);
+}
+
+/* Run by the agent about a connection whose sockets are in the map, and whose row it has made again. In the packet, behind its
+ * link addresses: the row's key. A program of this type, because no other may take a socket out of a map to look at it.
+ */
+SEC("tc")
+int short_circuit_adopt(struct __sk_buff *skb)
+{
+	struct short_circuit_connection *connection;
+	struct tuple key, answer;
+
+	if (bpf_skb_load_bytes(skb, L3_OFFSET, &key, sizeof(key)))
+		return TC_ACT_SHOT;
+	connection = bpf_map_lookup_elem(&short_circuit_connections, &key);
+	if (!connection)
+		return TC_ACT_SHOT;
+	find_socket(&connection->ends[0], &key);
+	answer = tuple_reverse(&key);
+	find_socket(&connection->ends[1], &answer);
+	__sync_fetch_and_and((__u32 *)&connection->flags, ~(__u32)SHORT_CIRCUIT_IS_JOINING);
+	return TC_ACT_OK;
 }
 
 /* Run by the agent when both sockets have left: the row goes, its counts stay. */

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from socket import IPPROTO_TCP
 
@@ -34,6 +34,7 @@ FIRST_S, LAST_S = 0.005, 1.0
 READING_S = 1.0
 # For what nobody told us of.
 LOOK_S = 10.0
+_LINK_ADDRESSES = 14  # of an Ethernet frame
 
 
 @dataclass(slots=True)
@@ -89,8 +90,7 @@ class Leaver:
             ring.close()
 
     async def adopt(self) -> None:
-        """Sockets whose row another build kept in another layout get one again: their next messages make them known to each
-        other, and nothing of theirs is lost."""
+        """Sockets whose row another build kept in another layout get one again, and nothing of theirs is lost."""
         await asyncio.to_thread(self._adopt)
 
     def _adopt(self) -> None:
@@ -104,9 +104,10 @@ class Leaver:
             key = self._made.tuple.encode(TupleRow(*one[:4], IPPROTO_TCP))
             if key not in known:
                 pair = (EndRow(netns_cookie=one.netns_cookie), EndRow(netns_cookie=other.netns_cookie))
-                row = rows.ConnectionRow(0, 0, 0, pair)
+                row = rows.ConnectionRow(self._made.is_joining, 0, time.monotonic_ns(), pair)
                 with contextlib.suppress(KernelError):  # admitted meanwhile
                     self._maps[rows.CONNECTIONS].update(key, self._made.connection.encode(row), NOEXIST)
+                    self._programs[rows.ADOPT].test_run(bytes(_LINK_ADDRESSES) + key)
 
     async def look(self) -> None:
         """Finds every connection that is leaving or whose sockets are gone; what was lost in the ring is found here."""
@@ -120,6 +121,11 @@ class Leaver:
 
     async def leave(self, keys: Iterable[bytes], cause: int) -> None:
         """Sends connections back to TCP: rows of the map of connections."""
+        for key, row in await asyncio.to_thread(lambda: list(self._forbidden(keys, cause))):
+            self._waiting.setdefault(key, Waiting(row))
+        self._told.set()
+
+    def _forbidden(self, keys: Iterable[bytes], cause: int) -> Iterator[tuple[bytes, rows.ConnectionRow]]:
         for key in keys:
             value = self._maps[rows.CONNECTIONS].lookup(key)
             if value is None:
@@ -127,8 +133,7 @@ class Leaver:
             row = self._made.connection.decode(value)
             if not row.flags & self._made.is_leaving:
                 self._forbid(key, cause)
-            self._waiting.setdefault(key, Waiting(row))
-        self._told.set()
+            yield key, row
 
     def _forbid(self, key: bytes, cause: int) -> None:
         """In the kernel, where messages go on to be counted in the same row."""
@@ -154,16 +159,28 @@ class Leaver:
         due = {key: each for key, each in self._waiting.items() if each.next_s <= now}
         if not due:
             return
-        # Messages that were decided about before the flag was there are within a call by now, and counted.
-        await asyncio.to_thread(self._wait_for_programs)
+        gone = await asyncio.to_thread(self._taken_out, due)
         for key, each in due.items():
-            check = self._check(key)
-            if not check.found or self._is_quiet(check, each):
-                self._take_out(key, each.row)
+            if key in gone:
                 del self._waiting[key]
                 continue
             each.pause_s = min(each.pause_s * 2, LAST_S)
             each.next_s = time.monotonic() + each.pause_s
+
+    def _taken_out(self, due: Mapping[bytes, Waiting]) -> set[bytes]:
+        """Those of ``due`` that have left. It blocks."""
+        # Messages that were decided about before the flag was there are within a call by now, and counted.
+        self._wait_for_programs()
+        gone = set()
+        for key, each in due.items():
+            check = self._check(key)
+            if not check.found:
+                # Both ends have said goodbye. Bytes may wait still, and the sockets go by themselves.
+                gone.add(key)
+            elif self._is_quiet(check, each) or self._is_gone(key, each.row):
+                self._take_out(key, each.row)
+                gone.add(key)
+        return gone
 
     def _is_quiet(self, check: CheckRow, waiting: Waiting) -> bool:
         if any(check.waiting):

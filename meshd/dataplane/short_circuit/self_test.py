@@ -8,7 +8,11 @@ what has to be handed over or has to go on TCP, and for which cause.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import sys
+import termios
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
@@ -114,6 +118,7 @@ class SelfTest:
 
     def _goes(self, pair: Pair, data: bytes, cause: str) -> None:
         """The first sends, and it goes on TCP for ``cause``; "taken": it is handed over."""
+        _acknowledged(pair.first)
         before = self._end(pair)
         pair.first.sendall(data)
         after = self._end(pair)
@@ -184,6 +189,14 @@ class SelfTest:
         self._goes(pair, b"blocking", "blocking")
         pair.second.settimeout(_PATIENCE_S)
         self._arrives(pair, b"blocking")
+
+
+def _acknowledged(sender: socket.socket) -> None:
+    """Returns when the other end has confirmed all that went on TCP: it may take its time for that."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while int.from_bytes(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)), sys.byteorder):
+        _require(time.monotonic() < deadline, "bytes on TCP were not confirmed")
+        time.sleep(0.001)
 
 
 def _require(holds: bool, what: str) -> None:

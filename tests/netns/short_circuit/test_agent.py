@@ -14,6 +14,7 @@ import pytest
 
 from build_backend import cni_shim
 from meshd.dataplane.short_circuit import rows
+from meshd.dataplane.short_circuit.rows import ConnectionRow, Layouts
 from meshd.kernel.maps import Map
 from meshd.kernel.netns import Netns
 from meshd.kernel.object import BpfObject
@@ -127,24 +128,39 @@ def entries(node: CniNode, name: str) -> int:
         opened.close()
 
 
-def handed_over(node: CniNode) -> int:
-    """Messages of all connections that went from socket to socket."""
+def connections(node: CniNode) -> tuple[Layouts, list[ConnectionRow]]:
+    """Those of the running build, asked of the kernel."""
     configured = node.agent.options.get("bpfObject")
     with BpfObject.open(Path(str(configured))) if configured else BpfObject.open() as bpf:
         made = rows.layouts(bpf.btf)
         pin = pin_path(pins(node) / "maps", rows.CONNECTIONS, bpf.btf.schema_hash(rows.CONNECTIONS))
     opened = Map.open_pinned(pin, rows.CONNECTIONS)
     try:
-        found = [made.connection.decode(value) for _, value in opened.items()]
+        return made, [made.connection.decode(value) for _, value in opened.items()]
     finally:
         opened.close()
-    return sum(end.messages for row in found for end in row.ends)
+
+
+def handed_over(node: CniNode) -> int:
+    """Messages of all connections that went from socket to socket."""
+    return sum(end.messages for row in connections(node)[1] for end in row.ends)
 
 
 def is_handed_over(node: CniNode) -> None:
     """Returns when more messages have gone from socket to socket than before."""
     before = handed_over(node)
-    wait_until(lambda: handed_over(node) > before + 100, 30)
+    try:
+        wait_until(lambda: handed_over(node) > before + 100, 30)
+    except AssertionError:
+        made, found = connections(node)
+        causes = [
+            {made.causes[at]: count for at, count in enumerate(end.causes) if count}
+            for row in found
+            for end in row.ends
+        ]
+        states = [(row.flags, made.causes[row.leaves], [end.socket for end in row.ends]) for row in found]
+        said = [line for line in node.agent.log() if "short" in str(line["event"])]
+        raise AssertionError((before, handed_over(node), states, causes, said)) from None
 
 
 def test_pods_that_are_selected_talk_from_socket_to_socket_and_outlive_the_agent(node: CniNode) -> None:
