@@ -214,7 +214,11 @@ static __always_inline void count_passed(struct short_circuit_end *own, __u32 si
 		own->causes[cause]++;
 }
 
+/* A socket whose message was refused once has all others refused by the kernel, which does not ask again (tcp_bpf_send_verdict
+ * keeps the verdict): out of the map, TC drops what it sends, for as long as it is to be dropped.
+ */
 static __always_inline bool is_for_good(enum short_circuit_cause cause)
 {
-	return cause == SHORT_CIRCUIT_BLOCKING || cause == SHORT_CIRCUIT_LAYER || cause == SHORT_CIRCUIT_INELIGIBLE;
+	return cause == SHORT_CIRCUIT_BLOCKING || cause == SHORT_CIRCUIT_LAYER || cause == SHORT_CIRCUIT_INELIGIBLE ||
+	       cause == SHORT_CIRCUIT_REFUSED;
 }

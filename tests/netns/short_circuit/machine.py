@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from meshd.dataplane.pod_network import rows as pod_rows
 from meshd.dataplane.pod_network.flow_rows import TupleRow
 from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.leaving import Leaver
-from meshd.dataplane.short_circuit.rows import ConnectionRow, Layouts
+from meshd.dataplane.short_circuit.rows import ConnectionRow, Layouts, PairRow, TotalRow
 from meshd.dataplane.short_circuit.switchboard import Switchboard
 from meshd.kernel.netns_id import netns_id
 from meshd.kernel.object import BpfObject
@@ -101,6 +103,35 @@ class Machine:
         """How many addresses are selected."""
         return self.maps["short_circuit_workloads"].count()
 
+    def totals(self) -> dict[PairRow, TotalRow]:
+        """What the connections of two pods were that are over."""
+        return {
+            self.made.pair.decode(key): self.made.total.decode(value)
+            for key, value in self.maps[rows.TOTALS].items()
+        }
+
+    def row_of(self, end: socket.socket) -> ConnectionRow | None:
+        """That of a connection, by one of its sockets; None: it is not admitted, or has left."""
+        ports = {end.getsockname()[1], end.getpeername()[1]}
+        return next(
+            (
+                row
+                for key, row in self.connections().items()
+                if {key.source_port, key.destination_port} == ports
+            ),
+            None,
+        )
+
+    def waiting(self, end: socket.socket) -> tuple[int, ...]:
+        """Bytes that wait in the queue of each of both sockets; nothing, if the connection is not admitted."""
+        ports = {end.getsockname()[1], end.getpeername()[1]}
+        for key in self.connections():
+            if {key.source_port, key.destination_port} == ports:
+                asked = self.made.check.encode(rows.CheckRow(key, (0, 0), (0, 0), 0))
+                run = self.node.loaded.programs[rows.CHECK].test_run(context=asked)
+                return self.made.check.decode(run.context).waiting
+        return (0, 0)
+
     def sockets(self) -> int:
         """How many are in the map."""
         return len(list(self.maps[rows.SOCKETS].keys()))
@@ -112,6 +143,10 @@ class Machine:
             for number, name in self.made.events.items()
             if (count := self.node.sum_of(rows.EVENTS, number))
         }
+
+    def cause(self, name: str) -> int:
+        """The number of a cause."""
+        return next(number for number, each in self.made.causes.items() if each == name)
 
     def causes(self) -> dict[str, int]:
         """Why messages went on TCP, over all connections that are there."""
@@ -130,11 +165,11 @@ class Machine:
 
 
 @contextmanager
-def machine(run_name: str, **knobs: int) -> Iterator[Machine]:
-    """A node with the short circuit on, and no pod yet."""
+def machine(run_name: str, pins: Path | None = None, **knobs: int) -> Iterator[Machine]:
+    """A node with the short circuit on, and no pod yet; its maps are pinned in ``pins``."""
     with BpfObject.open() as bpf:
         made = rows.layouts(bpf.btf)
-    with host(run_name, None, None, ALL, **(KNOBS | knobs)) as node:
+    with host(run_name, None, pins, ALL, **(KNOBS | knobs)) as node:
         running = Machine(node, made)
         try:
             yield running

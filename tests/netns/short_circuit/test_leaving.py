@@ -1,0 +1,134 @@
+"""Sockets that leave the map, each time for another reason: what waited is read, what is sent meanwhile arrives."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+
+import pytest
+
+from meshd.dataplane.short_circuit.leaving import Leaver
+from meshd.kernel.rcu import wait_for_programs
+from tests.netns.short_circuit.machine import Machine
+from tests.netns.short_circuit.talk import connected, echoed, received
+from tests.netns.short_circuit.way import (
+    admitted,
+    all_leave,
+    alongside,
+    check_stream,
+    moves_on,
+    questions_and_answers,
+    send_stream,
+    write,
+)
+from tests.patience import wait_until
+
+MB = 1 << 20
+
+
+def test_who_the_agent_sends_back_leaves_under_load(machine: Machine) -> None:
+    with admitted(machine) as (_, _, near, far), questions_and_answers(near, far) as read_now:
+        for _ in range(10):
+            moves_on(read_now, MB // 8)
+            leave(machine)
+            moves_on(read_now, MB // 8)
+            # Admitted again, as the epoch is another.
+            machine.switchboard.raise_epoch()
+            wait_until(lambda: machine.sockets() == 2)
+
+
+def leave(machine: Machine) -> None:
+    machine.on_loop(machine.leaver.leave(keys_of(machine), machine.cause("asked")))
+    all_leave(machine)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["client", "server"])
+def test_what_waits_is_read_before_a_socket_is_taken_out(machine: Machine, which: int) -> None:
+    with admitted(machine) as (_, _, near, far):
+        sender, receiver = (near, far) if which == 0 else (far, near)
+        sender.sendall(b"it waits")
+        for _ in range(3):
+            machine.on_loop(machine.leaver.leave(keys_of(machine), machine.cause("asked")))
+            machine.on_loop(machine.leaver.step())
+        assert machine.sockets() == 2
+        sender.sendall(b", and this")
+        assert received(receiver, 18) == b"it waits, and this"
+        all_leave(machine)
+
+
+def keys_of(machine: Machine) -> list[bytes]:
+    return [key for key, _ in machine.maps["short_circuit_connections"].items()]
+
+
+def test_streams_of_small_messages_go_back_to_tcp(machine: Machine) -> None:
+    with admitted(machine) as (_, _, near, far):
+        with alongside(lambda: small_messages(machine, near)):
+            check_until_closed(far)
+        left = {
+            machine.made.causes[number]
+            for total in machine.totals().values()
+            for sent in total.sent
+            for number, count in enumerate(sent.causes)
+            if count
+        }
+        assert "small_one_way" in left
+
+
+def small_messages(machine: Machine, near: socket.socket) -> None:
+    at = 0
+    while machine.sockets() or at % (MB // 4):
+        write(near, bytes(1024))
+        at += 1024
+        assert at < 4096 * MB, "it never left"
+    near.shutdown(socket.SHUT_WR)
+
+
+def check_until_closed(far: socket.socket) -> None:
+    while part := received(far, 65536):
+        assert part == bytes(len(part))
+
+
+def test_a_stream_that_stays_on_tcp_leaves(machine: Machine) -> None:
+    with admitted(machine) as (_, _, near, far):
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 2)
+        with alongside(lambda: small_messages(machine, near)):
+            check_until_closed(far)
+        all_leave(machine)
+
+
+def test_connections_that_leave_while_others_come_lose_nothing(machine: Machine) -> None:
+    """All are sent back again and again, and admitted again, at every size of message."""
+    client, server = machine.add_pod(7), machine.add_pod(8)
+    over: list[bool] = []
+
+    def evicts() -> None:
+        while not over:
+            machine.on_loop(machine.leaver.leave(keys_of(machine), machine.cause("asked")))
+            machine.switchboard.raise_epoch()
+
+    def streams(step: int) -> None:
+        with connected(client, server) as (near, far):
+            with alongside(lambda: send_stream(near, 16 * MB, step)):
+                check_stream(far, 16 * MB)
+            echoed(near, far, 100, 64)
+
+    with alongside(evicts):
+        try:
+            with alongside(*[partial(streams, step) for step in (1000, 5000, 70_000)]):
+                pass
+        finally:
+            over.append(True)
+    assert machine.leaver.left
+
+
+def test_another_agent_finds_what_the_first_was_about(machine: Machine) -> None:
+    """The flag is in the kernel: whoever looks takes the sockets out."""
+    other = Leaver(machine.made, machine.maps, machine.node.loaded.programs, wait_for_programs)
+    with admitted(machine) as (_, _, near, far):
+        near.sendall(b"it waits")
+        machine.on_loop(other.leave(keys_of(machine), machine.cause("asked")))
+        machine.on_loop(machine.leaver.look())
+        assert received(far, 8) == b"it waits"
+        machine.on_loop(machine.leaver.leave([], machine.cause("asked")))
+        all_leave(machine)
+        echoed(near, far, 20, 8)
