@@ -31,6 +31,9 @@ async def agreed(mesh: Mesh, switch: ClusterSwitch, *, on: bool, patience_s: flo
     try:
         async with asyncio.timeout(patience_s):
             change = await switch.turn(on=on)
+            while not mesh.is_complete(ETCD):
+                # Who is expected is not known yet.
+                await mesh.moved()
             async with aclosing(switch.words()) as words:
                 async for said in words:
                     if switch.is_superseded(change) or not _missing(mesh, switch, said, change):

@@ -236,6 +236,7 @@ class Agent:
             programs,
             expirer,
             short_circuit,
+            short_circuits.old_rows,
             ways,
             OwnNode(config, self._mesh, devices) if ways is not None else None,
             # Where programs are put on devices, the part that does so looks at them.

@@ -60,13 +60,17 @@ class Reading:
         return [self._pair(*ends, tally, names) for ends, tally in found.pairs.items()]
 
     def excluded(self) -> list[Excluded]:
-        """Workloads that stay on TCP."""
-        names = {
-            link.netns_cookie: str(one) for one in self._mesh.workloads.values() for link in one.links
-        } | {self._dataplane.netns.node_cookie: NODE}
+        """Selected workloads that stay on TCP. Whoever else splices is nobody's business."""
+        names, selected = self._by_cookie(), self._circuit.selected_cookies()
         return [
-            Excluded(names.get(one.cookie, ""), one.what, one.process) for one in self._circuit.excluded()
+            Excluded(names.get(one.cookie, ""), one.what, one.process)
+            for one in self._circuit.excluded()
+            if one.cookie in selected
         ]
+
+    def _by_cookie(self) -> dict[int, str]:
+        links = ((link.netns_cookie, str(one)) for one in self._mesh.workloads.values() for link in one.links)
+        return {self._dataplane.netns.node_cookie: NODE, **dict(links)}
 
     def names(self) -> Mapping[Address, str]:
         """Address -> workload, of those that are on this node now."""

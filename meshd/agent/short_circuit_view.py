@@ -15,6 +15,7 @@ from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane, find_workload
 from meshd.dataplane.short_circuit.circuit import ShortCircuit
 from meshd.dataplane.short_circuit.intent import FILE, Intent
+from meshd.dataplane.short_circuit.old_rows import OldRows
 from meshd.dataplane.short_circuit.selection import is_selected
 from meshd.errors import IntentNotKept, NoClusterStore
 from meshd.kernel.features import Feature as KernelFeature
@@ -45,6 +46,11 @@ class ShortCircuitView:
         self._circuit = circuit
         self._reading = Reading(mesh, dataplane, circuit) if circuit is not None else None
         self._figures = Figures(circuit, self._reading) if circuit and self._reading else None
+        # A component of the agent's.
+        self.old_rows: OldRows | None = None
+        if circuit is not None and self._reading is not None:
+            pause_s, maps = config.audit_interval_s, dataplane.opened.loaded.maps
+            self.old_rows = OldRows(mesh, dataplane, circuit.made, maps, pause_s, self._reading.sums.fresh)
         self._missing = [one for one in found if one.needed_by == WORD and not one.present]
         # What is said where it is not loaded holds from the first start at which it is.
         self._intent = circuit.intent if circuit is not None else Intent(config.state_dir)
@@ -160,7 +166,7 @@ class ShortCircuitView:
         if not self._config.short_circuit.enabled:
             yield "the configuration has it disabled (shortCircuit.enabled)"
         elif not self._config.has_pod_network:
-            yield "the configuration has no pod network (podNetwork.enabled)"
+            yield "the configuration has no pod network (cni.podCidrs, podNetwork.enabled)"
         elif self._circuit is None and self._missing:
             lacks = (f"{one.name} ({one.reason})" if one.reason else one.name for one in self._missing)
             yield f"the kernel lacks {', '.join(lacks)}"

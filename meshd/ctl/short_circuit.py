@@ -75,8 +75,7 @@ PAIRS: tuple[Column[short_circuit_pb2.ShortCircuitPair], ...] = (
 def status(options: argparse.Namespace) -> int:
     """``short-circuit status``"""
     with connected(options) as channel:
-        request = short_circuit_pb2.GetShortCircuitRequest()
-        answer = ShortCircuitServiceStub(channel).GetShortCircuit(request, timeout=options.timeout)
+        answer = get_status(channel, options.timeout)
     if options.output in {"json", "yaml"}:
         show_object(as_dict(answer), options.output)
         return 0
@@ -158,6 +157,12 @@ def print_nodes(answer: short_circuit_pb2.SwitchShortCircuitResponse) -> None:
     print_table(["NODE", "SHORT CIRCUIT", "REASON"], rows)
     if answer.superseded:
         print("! somebody switched the cluster again meanwhile: that is in force")
+
+
+def get_status(channel: grpc.Channel, timeout_s: float) -> short_circuit_pb2.GetShortCircuitResponse:
+    """Whether it is on, and all that is counted."""
+    request = short_circuit_pb2.GetShortCircuitRequest()
+    return ShortCircuitServiceStub(channel).GetShortCircuit(request, timeout=timeout_s)
 
 
 def all_connections(

@@ -22,7 +22,7 @@ from meshd import __version__
 from meshd.api.v1 import map_pb2, status_pb2
 from meshd.api.v1.map_pb2_grpc import MapServiceStub
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
-from meshd.ctl import lists, maps
+from meshd.ctl import lists, maps, short_circuit
 from meshd.ctl.connection import connected, explained
 from meshd.ctl.errors import CtlError, UsageError
 from meshd.ctl.output import as_dict
@@ -95,6 +95,8 @@ def agent_parts(channel: grpc.Channel, options: argparse.Namespace) -> Iterator[
     yield "backends.json", lambda: listed(lists.all_backends(channel, timeout_s))
     yield "nodes.json", lambda: listed(lists.all_nodes(channel, timeout_s))
     yield "clusters.json", lambda: listed(lists.all_clusters(channel, timeout_s))
+    yield "short-circuit.json", lambda: text(as_dict(short_circuit.get_status(channel, timeout_s)))
+    yield "short-circuit-list.json", lambda: listed(short_circuit.all_connections(channel, timeout_s))
     found = MapServiceStub(channel).ListMaps(map_pb2.ListMapsRequest(), timeout=timeout_s).maps
     yield "maps.json", lambda: listed(list(found))
     for one in found:

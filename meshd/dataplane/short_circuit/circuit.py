@@ -130,6 +130,11 @@ class ShortCircuit:
         """How many addresses are selected, this node's own among them."""
         return self._maps[rows.MAPS[0]].count()
 
+    def selected_cookies(self) -> set[int]:
+        """Of the namespaces of those."""
+        found = self._maps[rows.MAPS[0]].items()
+        return {self.made.workload.decode(value).netns_cookie for _, value in found}
+
     def excluded(self) -> list[Excluded]:
         """Workloads that are kept on TCP."""
         found = []

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from build_backend import cni_shim
+from meshd.dataplane.short_circuit import rows
 from tests.netns.cni.node import CniNode
-from tests.netns.short_circuit.test_agent import SELECTED, talk
+from tests.netns.short_circuit.test_agent import SELECTED, entries, talk
 from tests.patience import patience, wait_until
 
 
@@ -175,6 +176,20 @@ def test_a_workload_that_splices_is_named_with_what_it_did(node: CniNode) -> Non
         )
         assert expected in warnings(node)
         assert figures(node)["short_circuit_excluded_workloads"] == 1
+
+
+def test_of_pods_that_are_gone_nothing_is_kept_but_the_sums(node: CniNode) -> None:
+    node.start()
+    with talk(node) as running:
+        wait_until(lambda: sent(node)[0] > 100, 30)
+    wait_until(lambda: not asked(node, "list")["connections"])
+    before = sent(node)
+    assert (entries(node, rows.WATCHES), entries(node, rows.TOTALS)) == (2, 1)
+    assert node.ask("DEL", "two", node.agent.directory / f"{node.name}-two").status == 0
+    wait_until(lambda: (entries(node, rows.WATCHES), entries(node, rows.TOTALS)) == (1, 0), 30)
+    assert asked(node, "pairs")["pairs"] == []
+    assert sent(node) == before
+    assert running.rounds > 0
 
 
 def spliced(socket: int, pipe: int) -> bool:

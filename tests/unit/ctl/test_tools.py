@@ -37,6 +37,8 @@ async def test_a_sysdump_holds_what_a_bug_report_needs_and_no_secrets(tmp_path: 
         "backends.json",
         "nodes.json",
         "clusters.json",
+        "short-circuit.json",
+        "short-circuit-list.json",
         "maps.json",
         "maps/slots.jsonl",
         "missing.txt",
