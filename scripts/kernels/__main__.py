@@ -25,6 +25,8 @@ TESTS = (
     "tests/netns/pod_network/test_tunnel.py::test_a_pod_speaks_in_the_tunnel_under_its_number",
     "tests/netns/pod_network/test_tunnel.py::test_an_answer_goes_back_into_the_tunnel",
     "tests/netns/pod_network_agent/test_without_tcx.py",
+    "tests/netns/short_circuit/test_ping_pong.py",
+    "tests/netns/short_circuit/test_splice.py",
     "tests/netns/pod_network_nodes/test_small_lab.py",
 )
 # Of a machine that is some twenty times slower than this one.

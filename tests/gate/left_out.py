@@ -30,6 +30,7 @@ IN_KERNEL = ("root", "bpf", "cgroup_v2")
 FOLDER_NEEDS: Mapping[str, tuple[str, ...]] = {
     "tests/bpf/": IN_KERNEL,
     "tests/netns/": IN_KERNEL,
+    "tests/netns/short_circuit/": ("sk_msg_reads_sockets",),
     "tests/e2e/": (*IN_KERNEL, "etcd"),
     "tests/etcd/": ("etcd",),
     "tests/kubernetes/": ("etcd", "kubernetes"),
