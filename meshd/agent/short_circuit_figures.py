@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from meshd.agent.short_circuit_reading import Reading
-from meshd.agent.short_circuit_sums import NOTHING, Counts, Walk, added
+from meshd.agent.short_circuit_sums import NOTHING, Counts, Ends, Sent, Summed, added
 from meshd.dataplane.short_circuit.circuit import ShortCircuit
 from meshd.servers.introspection import Figure, Sample
 
@@ -60,8 +60,9 @@ class Figures:
             circuit.events(),
         )
 
-    def _sums(self, found: Walk) -> Iterator[Figure]:
-        sent, pairs = self._reading.sent(self._reading.sums.sent), self._pairs(found)
+    def _sums(self, summed: Summed) -> Iterator[Figure]:
+        found, sent = summed.walk, self._reading.sent(summed.sent)
+        pairs = self._pairs(summed.by_pair)
         handing_over = found.connections - found.joining - found.leaving
         yield _by(
             "short_circuit_connections",
@@ -104,12 +105,12 @@ class Figures:
             _samples(pairs, 1),
         )
 
-    def _pairs(self, found: Walk) -> Mapping[Names, Counts]:
+    def _pairs(self, found: Mapping[Ends, Sent]) -> Mapping[Names, Counts]:
         names, by_name = self._reading.names(), dict[Names, Counts]()
-        for (first, second), tally in found.pairs.items():
+        for (first, second), sent in found.items():
             if first in names and second in names:
                 # A workload has an address of each family.
-                for ends, counts in zip(((first, second), (second, first)), tally.sent, strict=True):
+                for ends, counts in zip(((first, second), (second, first)), sent, strict=True):
                     key = names[ends[0]], names[ends[1]]
                     by_name[key] = added(by_name.get(key, NOTHING), counts)
         shown = [pair for pair in self._shown if pair in by_name]

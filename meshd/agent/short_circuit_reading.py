@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 
-from meshd.agent.short_circuit_sums import BEFORE_CAUSES, Counts, Sums, Tally, counts_of
+from meshd.agent.short_circuit_sums import BEFORE_CAUSES, Counts, Ends, Sums, Tally, counts_of
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.devices import Found
 from meshd.dataplane.short_circuit.circuit import ShortCircuit
@@ -23,6 +23,7 @@ class Reading:
         self._dataplane = dataplane
         self._circuit = circuit
         self.sums = Sums(circuit)
+        self._pairs: Mapping[Ends, Tally] = {}
         self._named_at: tuple[int, Found] | None = None
         self._names: dict[Address, str] = {}
 
@@ -54,10 +55,21 @@ class Reading:
             leaves=made.causes.get(row.leaves, str(row.leaves)) if row.flags & made.is_leaving else "",
         )
 
-    async def pairs(self) -> Sequence[Pair]:
-        """Every pair that has, or had, a connection."""
-        found, names = await self.sums.fresh(), self.names()
-        return [self._pair(*ends, tally, names) for ends, tally in found.pairs.items()]
+    async def pairs(self) -> Sequence[Ends]:
+        """Every pair that has, or had, a connection, by address."""
+        self._pairs = (await self.sums.fresh()).walk.pairs
+        return list(self._pairs)
+
+    def pair(self, ends: Ends) -> Pair | None:
+        """As of the last list."""
+        tally, names = self._pairs.get(ends), self.names()
+        if tally is None:
+            return None
+        first, second = (
+            End(at, 0, names.get(at, ""), self.sent(counts))
+            for at, counts in zip(ends, tally.sent, strict=True)
+        )
+        return Pair(first, second, tally.open, tally.closed)
 
     def excluded(self) -> list[Excluded]:
         """Selected workloads that stay on TCP. Whoever else splices is nobody's business."""
@@ -97,12 +109,3 @@ class Reading:
             if number and (count := counts[BEFORE_CAUSES + number])
         }
         return Sent(counts[0], counts[1], counts[2], counts[3], causes)
-
-    def _pair(self, first: Address, second: Address, tally: Tally, names: Mapping[Address, str]) -> Pair:
-        mine, theirs = tally.sent
-        return Pair(
-            End(first, 0, names.get(first, ""), self.sent(mine)),
-            End(second, 0, names.get(second, ""), self.sent(theirs)),
-            tally.open,
-            tally.closed,
-        )

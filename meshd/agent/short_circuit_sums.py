@@ -7,9 +7,11 @@ told the last result and starts the next walk on a worker thread; nothing is wal
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 
 from meshd.dataplane.short_circuit.circuit import ShortCircuit
 from meshd.dataplane.short_circuit.rows import CAUSES, EndRow, SentRow
@@ -22,6 +24,8 @@ BEFORE_CAUSES = 4
 
 Ends = tuple[Address, Address]
 Counts = tuple[int, ...]
+# What the first of a pair sent, and the second.
+Sent = tuple[Counts, Counts]
 
 NOTHING: Counts = (0,) * (BEFORE_CAUSES + CAUSES)
 
@@ -35,7 +39,12 @@ def added(one: Counts, other: Counts) -> Counts:
     """Both together."""
     if one is NOTHING:
         return other
-    return tuple(map(sum, zip(one, other, strict=True)))
+    return tuple(map(add, one, other))
+
+
+def most(one: Counts, other: Counts) -> Counts:
+    """Of each count the larger one."""
+    return tuple(map(max, one, other))
 
 
 @dataclass(slots=True)
@@ -44,7 +53,7 @@ class Tally:
 
     open: int = 0
     closed: int = 0
-    sent: tuple[Counts, Counts] = (NOTHING, NOTHING)
+    sent: Sent = (NOTHING, NOTHING)
 
     def add(self, sent: Sequence[EndRow | SentRow]) -> None:
         """What both ends of one or more connections sent."""
@@ -82,60 +91,63 @@ def walk(circuit: ShortCircuit) -> Walk:
     return Walk(pairs, connections, joining, leaving)
 
 
-def in_sum(tallies: Iterable[Tally]) -> Counts:
-    """What all of them sent."""
-    found = NOTHING
-    for tally in tallies:
-        found = added(found, added(*tally.sent))
-    return found
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """``walk``: the last one, and how long it took. ``by_pair`` and ``sent`` (of all pairs that ever were) do not become
+    less from one to the next."""
+
+    walk: Walk
+    took_s: float
+    by_pair: Mapping[Ends, Sent]
+    sent: Counts
 
 
 class Sums:
-    """The last walk, for figures, and sums that never become less while the agent runs. ``at_once_s``: for so long a walk
-    may hold others up."""
+    """`now` and `fresh`; ``at_once_s``: for so long a walk may hold others up."""
 
     def __init__(self, circuit: ShortCircuit, at_once_s: float = AT_ONCE_S) -> None:
         self._circuit = circuit
         self._at_once_s = at_once_s
-        self._last: Walk | None = None
-        self._took_s = 0.0
-        self._running: asyncio.Task[None] | None = None
-        # Of pairs that the kernel has forgotten for want of room.
-        self._forgotten = NOTHING
-        self._sum = NOTHING
+        self._looking = threading.Lock()
+        self._last: Summed | None = None
+        self._running: asyncio.Task[Summed] | None = None
+        # A connection that is moved from one map to the other is seen in neither: who was missed once is not gone.
+        self._missed: set[Ends] = set()
+        self._gone = NOTHING
 
-    @property
-    def sent(self) -> Counts:
-        """What all connections sent that ever were, as of the last walk; while the agent runs it does not go back."""
-        return self._sum
-
-    def now(self) -> Walk:
+    def now(self) -> Summed:
         """As it is, or was when somebody asked last."""
-        if self._last is None or self._took_s <= self._at_once_s:
-            self._take(*_timed(self._circuit))
-        elif self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().create_task(self._walk())
-        assert self._last is not None  # noqa: S101 - for mypy: taken above or before
+        if self._last is None:
+            return self._look()
+        if self._last.took_s <= self._at_once_s and not self._looking.locked():
+            return self._look()
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().create_task(self.fresh())
         return self._last
 
-    async def fresh(self) -> Walk:
+    async def fresh(self) -> Summed:
         """As it is."""
-        self._take(*await asyncio.to_thread(_timed, self._circuit))
-        assert self._last is not None  # noqa: S101 - for mypy: just taken
-        return self._last
+        return await asyncio.to_thread(self._look)
 
-    async def _walk(self) -> None:
-        await self.fresh()
+    def _look(self) -> Summed:
+        with self._looking:
+            begun_s = time.monotonic()
+            found = walk(self._circuit)
+            known = self._merged(found)
+            sent = self._gone
+            for first, second in known.values():
+                sent = added(sent, added(first, second))
+            self._last = Summed(found, time.monotonic() - begun_s, known, sent)
+            return self._last
 
-    def _take(self, found: Walk, took_s: float) -> None:
-        before = self._last.pairs if self._last is not None else {}
-        gone = in_sum(tally for ends, tally in before.items() if ends not in found.pairs)
-        self._forgotten = added(self._forgotten, gone)
-        total = added(self._forgotten, in_sum(found.pairs.values()))
-        self._sum = tuple(map(max, zip(self._sum, total, strict=True)))
-        self._last, self._took_s = found, took_s
-
-
-def _timed(circuit: ShortCircuit) -> tuple[Walk, float]:
-    begun_s = time.monotonic()
-    return walk(circuit), time.monotonic() - begun_s
+    def _merged(self, found: Walk) -> dict[Ends, Sent]:
+        known = dict(self._last.by_pair) if self._last is not None else {}
+        for ends in known.keys() - found.pairs.keys():
+            if ends in self._missed:
+                self._gone = added(self._gone, added(*known.pop(ends)))
+        self._missed = known.keys() - found.pairs.keys()
+        for ends, tally in found.pairs.items():
+            before = known.get(ends, (NOTHING, NOTHING))
+            first, second = (most(*both) for both in zip(before, tally.sent, strict=True))
+            known[ends] = first, second
+        return known

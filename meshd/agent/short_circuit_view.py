@@ -19,6 +19,7 @@ from meshd.dataplane.short_circuit.old_rows import OldRows
 from meshd.dataplane.short_circuit.selection import is_selected
 from meshd.errors import IntentNotKept, NoClusterStore
 from meshd.kernel.features import Feature as KernelFeature
+from meshd.model import Address
 from meshd.servers.introspection import Figure
 from meshd.servers.short_circuit import Agreement, Connection, Pair, State
 from meshd.sources.cluster_switch import ClusterSwitch
@@ -68,18 +69,18 @@ class ShortCircuitView:
         intent, circuit, reading = self._intent, self._circuit, self._reading
         if circuit is None or reading is None:
             return State(reasons=self.reasons(), node_on=intent.node_on, cluster_on=intent.cluster_on)
-        found = await reading.sums.fresh()
+        summed = await reading.sums.fresh()
         return State(
             on=self.is_on,
             reasons=self.reasons(),
             node_on=intent.node_on,
             cluster_on=intent.cluster_on,
             selected=circuit.selected(),
-            connections=found.connections,
-            leaving=found.leaving,
+            connections=summed.walk.connections,
+            leaving=summed.walk.leaving,
             excluded=reading.excluded(),
             outcomes=circuit.events(),
-            sent=reading.sent(reading.sums.sent),
+            sent=reading.sent(summed.sent),
         )
 
     async def keys(self) -> Sequence[bytes]:
@@ -90,9 +91,13 @@ class ShortCircuitView:
         """None: it is over."""
         return self._reading.connection(key) if self._reading is not None else None
 
-    async def pairs(self) -> Sequence[Pair]:
-        """Every pair that has, or had, a connection."""
+    async def pairs(self) -> Sequence[tuple[Address, Address]]:
+        """Every pair that has, or had, a connection, by address."""
         return await self._reading.pairs() if self._reading is not None else ()
+
+    def pair(self, ends: tuple[Address, Address]) -> Pair | None:
+        """As of the last list; None: it was in none."""
+        return self._reading.pair(ends) if self._reading is not None else None
 
     async def turn(self, *, on: bool) -> None:
         """Switches it on this node.

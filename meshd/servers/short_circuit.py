@@ -123,8 +123,11 @@ class ShortCircuit(Protocol):
     def connection(self, key: bytes) -> Connection | None:
         """None: it is over."""
 
-    async def pairs(self) -> Sequence[Pair]:
-        """Every pair that has, or had, a connection."""
+    async def pairs(self) -> Sequence[tuple[Address, Address]]:
+        """Every pair that has, or had, a connection, by address."""
+
+    def pair(self, ends: tuple[Address, Address]) -> Pair | None:
+        """As of the last list; None: it was in none."""
 
     async def turn(self, *, on: bool) -> None:
         """Switches it on this node, from the next message on.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from meshd.errors import MeshError
+from meshd.model import Address
 from meshd.servers.short_circuit import Agreement, Connection, Pair, State
 
 
@@ -30,8 +31,11 @@ class FakeShortCircuit:
     def connection(self, key: bytes) -> Connection | None:
         return self.connections.get(key)
 
-    async def pairs(self) -> Sequence[Pair]:
-        return self.known
+    async def pairs(self) -> Sequence[tuple[Address, Address]]:
+        return [(one.first.address, one.second.address) for one in self.known]
+
+    def pair(self, ends: tuple[Address, Address]) -> Pair | None:
+        return next((one for one in self.known if (one.first.address, one.second.address) == ends), None)
 
     async def turn(self, *, on: bool) -> None:
         self._take("node", on)

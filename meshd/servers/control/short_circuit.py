@@ -9,7 +9,7 @@ import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshd.api.v1 import short_circuit_pb2, short_circuit_pb2_grpc
-from meshd.model import format_address
+from meshd.model import Address, format_address
 from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.outcome import time_left
 from meshd.servers.control.pages import Name, messages, page
@@ -64,9 +64,15 @@ class ShortCircuits(short_circuit_pb2_grpc.ShortCircuitServiceServicer):
     async def ListShortCircuitPairs(
         self, request: short_circuit_pb2.ListShortCircuitPairsRequest, context: Context
     ) -> short_circuit_pb2.ListShortCircuitPairsResponse:
-        pairs = {_name(pair): pair for pair in await self.shown.pairs()}
-        wanted, token = await page([*pairs], request.page_size, request.page_token)
-        found, _ = await messages(wanted, lambda name: (_pair(pairs[name]),))
+        names = [(first.hex(), second.hex()) for first, second in await self.shown.pairs()]
+        wanted, token = await page(names, request.page_size, request.page_token)
+
+        def made(name: Name) -> Iterable[short_circuit_pb2.ShortCircuitPair]:
+            first, second = (Address(bytes.fromhex(part)) for part in name)
+            found = self.shown.pair((first, second))
+            return () if found is None else (_pair(found),)
+
+        found, _ = await messages(wanted, made)
         return short_circuit_pb2.ListShortCircuitPairsResponse(pairs=found, next_page_token=token)
 
     async def SwitchShortCircuit(
@@ -93,10 +99,6 @@ class ShortCircuits(short_circuit_pb2_grpc.ShortCircuitServiceServicer):
         answer.on = state.on
         answer.reasons.extend(state.reasons)
         return answer
-
-
-def _name(pair: Pair) -> Name:
-    return pair.first.address.hex(), pair.second.address.hex()
 
 
 def _connection(one: Connection) -> short_circuit_pb2.ShortCircuit:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import cast
 
-from meshd.agent.short_circuit_sums import BEFORE_CAUSES, Sums, in_sum, walk
+from meshd.agent.short_circuit_sums import BEFORE_CAUSES, Sums, walk
 from meshd.dataplane.pod_network.flow_rows import TupleRow
 from meshd.dataplane.pod_network.rows import AddressRow
 from meshd.dataplane.short_circuit.circuit import ShortCircuit
@@ -57,8 +57,10 @@ def connection(
     return key, ConnectionRow(flags, leaves=0, since_ns=0, ends=ends)
 
 
-def total(first: bytes, second: bytes, sent: int, connections: int = 1) -> tuple[PairRow, TotalRow]:
-    rows = SentRow(sent, 1, 0, 0, causes(0)), SentRow(0, 0, 0, 0, causes(0))
+def total(
+    first: bytes, second: bytes, sent: int, back: int = 0, connections: int = 1
+) -> tuple[PairRow, TotalRow]:
+    rows = SentRow(sent, 1, 0, 0, causes(0)), SentRow(back, 0, 0, 0, causes(0))
     return PairRow(AddressRow(first), AddressRow(second)), TotalRow(connections, rows)
 
 
@@ -86,30 +88,40 @@ def test_a_pair_has_what_is_over_and_what_is_there() -> None:
 async def test_the_sum_does_not_go_back_when_the_kernel_forgets_a_pair() -> None:
     kernel = Kernel(totals=[total(ONE, TWO, 100), total(ONE, THREE, 20)])
     sums = Sums(kernel.circuit)
-    await sums.fresh()
-    assert sums.sent[0] == 120
+    assert (await sums.fresh()).sent[0] == 120
     kernel.over = [total(ONE, THREE, 21)]
+    for _ in range(3):
+        assert (await sums.fresh()).sent[0] == 121
+    assert set(sums.now().by_pair) == {(ONE, THREE)}
+    # Another workload has the address now.
+    kernel.over = [total(ONE, TWO, 5), total(ONE, THREE, 21)]
+    assert (await sums.fresh()).sent[0] == 126
+
+
+async def test_what_is_being_moved_from_one_map_to_the_other_counts_once() -> None:
+    kernel = Kernel([connection(ONE, TWO, 99)])
+    sums = Sums(kernel.circuit)
     await sums.fresh()
-    assert sums.sent[0] == 121
-    # It was being moved from one map to the other, and found in none.
-    kernel.over = [total(ONE, THREE, 2)]
-    await sums.fresh()
-    assert sums.sent[0] == 121
+    kernel.now = []
+    assert (await sums.fresh()).sent[0] == 100
+    kernel.over = [total(ONE, TWO, 99, back=1)]
+    for _ in range(3):
+        assert (await sums.fresh()).sent[0] == 100
 
 
 async def test_a_short_walk_is_made_at_once() -> None:
     kernel = Kernel([connection(ONE, TWO, 1)])
     sums = Sums(kernel.circuit, at_once_s=1e9)
-    assert in_sum(sums.now().pairs.values())[0] == 2
+    assert (sums.now().walk.connections, sums.now().sent[0]) == (1, 2)
     kernel.now = []
-    assert sums.now().connections == 0
+    assert sums.now().walk.connections == 0
 
 
 async def test_a_long_walk_is_made_while_others_go_on_and_its_result_is_told_the_next_time() -> None:
     kernel = Kernel([connection(ONE, TWO, 1)])
     sums = Sums(kernel.circuit, at_once_s=-1)
-    assert sums.now().connections == 1
+    assert sums.now().walk.connections == 1
     kernel.now = []
-    assert sums.now().connections == 1
-    while sums.now().connections:
+    assert sums.now().walk.connections == 1
+    while sums.now().walk.connections:
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ import pytest
 
 from meshd.agent.short_circuit_figures import PAIRS_SHOWN, Figures
 from meshd.agent.short_circuit_reading import Reading
-from meshd.agent.short_circuit_sums import NOTHING, Tally, Walk
+from meshd.agent.short_circuit_sums import NOTHING, Ends, Sent
 from meshd.agent.short_circuit_view import ShortCircuitView
 from meshd.config import Cni, Config
 from meshd.config_short_circuit import ShortCircuit as Options
@@ -154,10 +154,8 @@ def test_metrics_name_so_many_pairs_and_stay_with_them() -> None:
     reading = Names(addresses)
     figures = Figures(cast("ShortCircuit", None), cast("Reading", reading))
 
-    def pairs(*numbers: int) -> Walk:
-        return Walk(
-            {(addresses[number], addresses[399]): Tally(sent=(NOTHING, NOTHING)) for number in numbers}
-        )
+    def pairs(*numbers: int) -> dict[Ends, Sent]:
+        return {(addresses[number], addresses[399]): (NOTHING, NOTHING) for number in numbers}
 
     first = list(figures._pairs(pairs(*range(100, 300))))
     assert len(first) == PAIRS_SHOWN
