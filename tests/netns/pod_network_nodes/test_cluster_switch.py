@@ -15,7 +15,7 @@ from meshd.api.v1.short_circuit_pb2_grpc import ShortCircuitServiceStub
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
 from tests.patience import patience
 
-pytestmark = pytest.mark.needs("etcd")
+pytestmark = pytest.mark.needs("etcd", "sk_msg_reads_sockets")
 SWITCHED_OFF = "it was switched off in the cluster"
 
 
