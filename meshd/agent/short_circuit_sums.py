@@ -83,8 +83,10 @@ def walk(circuit: ShortCircuit) -> Walk:
         if row.flags & made.is_test:
             continue
         connections += 1
-        joining += bool(row.flags & made.is_joining)
-        leaving += bool(row.flags & made.is_leaving)
+        if row.flags & made.is_leaving:
+            leaving += 1
+        elif row.flags & made.is_joining:
+            joining += 1
         tally = pairs.setdefault((Address(ends.source.bytes), Address(ends.destination.bytes)), Tally())
         tally.open += 1
         tally.add(row.ends)

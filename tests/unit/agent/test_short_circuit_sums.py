@@ -68,7 +68,7 @@ def test_a_pair_has_what_is_over_and_what_is_there() -> None:
     kernel = Kernel(
         [
             connection(ONE, TWO, 100, 7),
-            connection(ONE, TWO, 10, flags=LEAVING, port=2),
+            connection(ONE, TWO, 10, flags=JOINING | LEAVING, port=2),
             connection(TWO, THREE, 5, flags=JOINING),
             connection(ONE, THREE, 1000, flags=TEST),
         ],
