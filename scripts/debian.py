@@ -39,6 +39,12 @@ TESTS = {
     "containerd": "a container runtime that asks the CNI plugin",
     "runc": "starts its containers",
     "busybox-static": "all that is in their image",
+    "nginx-light": "a server whose clients are short-circuited",
+    "haproxy": "a proxy that splices",
+    "wrk": "asks for pages",
+    "redis-server": "a database whose clients are short-circuited",
+    "redis-tools": "its benchmark",
+    "nodejs": "servers written in JavaScript",
 }
 KERNELS = {"qemu-system-x86": "other kernels than the machine's own"}
 IMAGE = {"mmdebstrap": "the root file system of the container image"}
