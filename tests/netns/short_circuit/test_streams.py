@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import resource
 import select
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 import pytest
@@ -67,7 +69,7 @@ def test_a_thousand_connections_at_once(way: Way) -> None:
 
 
 def many(way: Way, count: int) -> None:
-    with ExitStack() as stack:
+    with descriptors(count * 2 + 200), ExitStack() as stack:
         pairs = [stack.enter_context(connected(way.client, way.server)) for _ in range(count)]
         for turn in range(40):
             for at, (near, _) in enumerate(pairs):
@@ -79,6 +81,17 @@ def many(way: Way, count: int) -> None:
             for at, (near, _) in enumerate(pairs):
                 assert received(near, 20) == f"{turn:10}{at:10}".encode()
         assert len(way.machine.connections()) == (count if way.is_short else 0)
+
+
+@contextmanager
+def descriptors(count: int) -> Iterator[None]:
+    """So many may be open meanwhile."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(count, before[0]), max(count, before[1])))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.parametrize("step", [1, 1000, 65536])

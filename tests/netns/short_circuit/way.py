@@ -18,8 +18,8 @@ from tests.bpf.translation import address
 from tests.netns.pod_network.host import Pod
 from tests.netns.pod_network.traffic import pattern
 from tests.netns.short_circuit.machine import Machine
-from tests.netns.short_circuit.talk import connected, echoed
-from tests.patience import patience, wait_until
+from tests.netns.short_circuit.talk import connected, echoed, is_ready
+from tests.patience import wait_until
 
 STEP = 65536
 # Rounds after which a connection is admitted, if it ever is: it is looked at after ten packets.
@@ -81,7 +81,7 @@ def write(to: socket.socket, data: bytes) -> None:
         try:
             view = view[to.send(view) :]
         except BlockingIOError:
-            assert select.select([], [to], [], patience(10))[1], "there never was room"
+            assert is_ready(to, select.POLLOUT), "there never was room"
 
 
 def read(from_: socket.socket, size: int) -> bytes:
@@ -90,7 +90,7 @@ def read(from_: socket.socket, size: int) -> bytes:
         try:
             return from_.recv(size)
         except BlockingIOError:
-            assert select.select([from_], [], [], patience(10))[0], "nothing came any more"
+            assert is_ready(from_, select.POLLIN), "nothing came any more"
 
 
 def send_stream(to: socket.socket, size: int, step: int = STEP) -> None:
