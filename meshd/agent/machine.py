@@ -16,7 +16,7 @@ from meshd.kernel.netns import Netns
 MAIN_TABLE = 254
 FAMILIES = (2, 10)
 # What this build uses; the others are for features to come.
-NEEDED_BY = frozenset({"socket_lb", "pod_network", "dataplane"})
+NEEDED_BY = frozenset({"socket_lb", "pod_network", "short_circuit", "dataplane"})
 # Directories that kubelets make for pods, with either driver of cgroups.
 PODS = ("kubepods*", "*/kubepods*")
 

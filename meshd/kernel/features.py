@@ -90,7 +90,7 @@ def require_privileges() -> None:
 def _catalogue() -> tuple[tuple[str, str, str, Probe], ...]:
     """(name, needed by, cost when absent, attempt)"""
     sock_addr, tc = lib.BPF_PROG_TYPE_CGROUP_SOCK_ADDR, lib.BPF_PROG_TYPE_SCHED_CLS
-    sk_msg, sock_ops = lib.BPF_PROG_TYPE_SK_MSG, lib.BPF_PROG_TYPE_SOCK_OPS
+    sk_msg = lib.BPF_PROG_TYPE_SK_MSG
     refuses = "services without a backend answer EPERM instead of ECONNREFUSED"
     stale = "connected UDP clients of a backend that is gone wait for their own timeout"
     routed = "same-node packets take the whole network stack"
@@ -112,9 +112,7 @@ def _catalogue() -> tuple[tuple[str, str, str, Probe], ...]:
         ("sock_destroy", "socket_lb", stale, lambda: "" if can_destroy() else "built without CONFIG_INET_DIAG_DESTROY"),
         ("batch_operations", "dataplane", "large changes are written entry by entry", _batch),
         ("ring_buffer", "telemetry", "no flow events", _map_type(lib.BPF_MAP_TYPE_RINGBUF)),
-        ("socket_storage", "short_circuit", "no short circuit", _map_type(lib.BPF_MAP_TYPE_SK_STORAGE)),
         ("sockhash", "short_circuit", "no short circuit", _map_type(lib.BPF_MAP_TYPE_SOCKHASH)),
-        ("sock_ops", "short_circuit", "no short circuit", _loads(sock_ops, AttachType.CGROUP_SOCK_OPS)),
         ("sk_msg", "short_circuit", "no short circuit", _loads(sk_msg, lib.BPF_SK_MSG_VERDICT)),
         ("sk_msg_reads_sockets", "short_circuit", "no short circuit", _reads_sockets),
         ("tc", "pod_network", "no pod network", _loads(tc, 0)),
