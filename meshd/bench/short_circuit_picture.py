@@ -60,6 +60,7 @@ def drawn(finished: Report) -> str:
         'font-family="sans-serif" font-size="12">',
         f"<title>{escape(_title(finished))}</title>",
         '<rect width="100%" height="100%" fill="#ffffff"/>',
+        f'<text x="{LEFT - 6}" y="{TOP - 14}" text-anchor="end">p50</text>',
         *_ticks(scale, width),
     ]
     for number, panel in enumerate(panels):
