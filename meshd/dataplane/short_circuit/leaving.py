@@ -61,7 +61,8 @@ class Leaver:
         self._maps = maps
         self._programs = programs
         self._wait_for_programs = wait_for_programs
-        self._waiting: dict[bytes, Waiting] = {}
+        # Connections that are to be taken out, by the key of their row.
+        self.waiting: dict[bytes, Waiting] = {}
         self._told = asyncio.Event()
         # Connections whose sockets were taken out.
         self.left = 0
@@ -117,12 +118,12 @@ class Leaver:
         for key, value in found:
             row = self._made.connection.decode(value)
             if row.flags & self._made.is_leaving or self._is_gone(key, row):
-                self._waiting.setdefault(key, Waiting(row))
+                self.waiting.setdefault(key, Waiting(row))
 
     async def leave(self, keys: Iterable[bytes], cause: int) -> None:
         """Sends connections back to TCP: rows of the map of connections."""
         for key, row in await asyncio.to_thread(lambda: list(self._forbidden(keys, cause))):
-            self._waiting.setdefault(key, Waiting(row))
+            self.waiting.setdefault(key, Waiting(row))
         self._told.set()
 
     def _forbidden(self, keys: Iterable[bytes], cause: int) -> Iterator[tuple[bytes, rows.ConnectionRow]]:
@@ -146,23 +147,23 @@ class Leaver:
             key = drained.data[at : at + size]
             value = self._maps[rows.CONNECTIONS].lookup(key)
             if value is not None:
-                self._waiting.setdefault(key, Waiting(self._made.connection.decode(value)))
+                self.waiting.setdefault(key, Waiting(self._made.connection.decode(value)))
         self._told.set()
 
     def _pause_s(self, next_look_s: float) -> float:
-        soonest = min((each.next_s for each in self._waiting.values()), default=next_look_s)
+        soonest = min((each.next_s for each in self.waiting.values()), default=next_look_s)
         return max(min(soonest, next_look_s) - time.monotonic(), 0.001)
 
     async def step(self) -> None:
         """One look at all that are due."""
         now = time.monotonic()
-        due = {key: each for key, each in self._waiting.items() if each.next_s <= now}
+        due = {key: each for key, each in self.waiting.items() if each.next_s <= now}
         if not due:
             return
         gone = await asyncio.to_thread(self._taken_out, due)
         for key, each in due.items():
             if key in gone:
-                del self._waiting[key]
+                del self.waiting[key]
                 continue
             each.pause_s = min(each.pause_s * 2, LAST_S)
             each.next_s = time.monotonic() + each.pause_s
@@ -173,11 +174,16 @@ class Leaver:
         self._wait_for_programs()
         gone = set()
         for key, each in due.items():
-            check = self._check(key)
-            if not check.found:
+            value = self._maps[rows.CONNECTIONS].lookup(key)
+            if value is None:
                 # Both ends have said goodbye. Bytes may wait still, and the sockets go by themselves.
                 gone.add(key)
-            elif self._is_quiet(check, each) or self._is_gone(key, each.row):
+                continue
+            row, is_gone = self._made.connection.decode(value), self._is_gone(key, each.row)
+            if not row.flags & self._made.is_leaving and not is_gone:
+                # Another connection has the same ends by now: what is handed over in it was never forbidden.
+                gone.add(key)
+            elif is_gone or self._is_quiet(self._check(key), each):
                 self._take_out(key, each.row)
                 gone.add(key)
         return gone

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+import struct
 from functools import partial
 
 import pytest
 
 from meshd.dataplane.short_circuit.leaving import Leaver
 from meshd.kernel.rcu import wait_for_programs
+from tests.netns.pod_network.host import Pod
 from tests.netns.short_circuit.machine import Machine
 from tests.netns.short_circuit.talk import connected, echoed, received
 from tests.netns.short_circuit.way import (
+    ROUNDS,
     admitted,
     all_leave,
     alongside,
@@ -24,6 +27,7 @@ from tests.netns.short_circuit.way import (
 from tests.patience import wait_until
 
 MB = 1 << 20
+AT_ONCE = struct.pack("ii", 1, 0)  # struct linger: close() sends a reset
 
 
 def test_who_the_agent_sends_back_leaves_under_load(machine: Machine) -> None:
@@ -132,3 +136,38 @@ def test_another_agent_finds_what_the_first_was_about(machine: Machine) -> None:
         machine.on_loop(machine.leaver.leave([], machine.cause("asked")))
         all_leave(machine)
         echoed(near, far, 20, 8)
+
+
+def test_a_connection_with_the_ends_of_one_that_was_leaving_stays(machine: Machine) -> None:
+    """The same two ports again, while somebody still means to look after the one before."""
+    client, server = machine.add_pod(7), machine.add_pod(8)
+    with server.netns.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+        listener.bind((server.ip[4], 0))
+        listener.listen()
+        near, far = from_port(client, listener)
+        near.sendall(b"nobody reads it")
+        machine.on_loop(machine.leaver.leave(keys_of(machine), machine.cause("asked")))
+        wait_until(lambda: any(each.pause_s >= 1 for each in machine.leaver.waiting.values()))
+        for each in (near, far):
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+            each.close()
+        wait_until(lambda: not machine.connections())
+        near, far = from_port(client, listener)
+        with near, far:
+            assert machine.leaver.waiting
+            wait_until(lambda: not machine.leaver.waiting)
+            assert (machine.sockets(), machine.leaver.left) == (2, 0)
+            echoed(near, far, 20, 8)
+
+
+def from_port(client: Pod, listener: socket.socket) -> tuple[socket.socket, socket.socket]:
+    """A connection from a port of the client that is always the same, admitted."""
+    near = client.netns.socket(socket.AF_INET, socket.SOCK_STREAM)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    near.bind((client.ip[4], 40000))
+    near.connect(listener.getsockname())
+    far, _ = listener.accept()
+    for each in (near, far):
+        each.setblocking(False)
+    echoed(near, far, ROUNDS, 8)
+    return near, far
