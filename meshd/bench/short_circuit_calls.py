@@ -15,7 +15,7 @@ from pathlib import Path
 from meshd.bench.agents import Agent
 from meshd.bench.path_meshd import MeshNode
 from meshd.bench.path_network import Network
-from meshd.bench.path_probes import Placement, calls
+from meshd.bench.path_probes import End, Placement, calls
 from meshd.bench.path_results import ONE
 from meshd.bench.places import BenchError
 from meshd.bench.progress import Progress
@@ -28,6 +28,10 @@ LINK = "short_circuit_splice"
 WITH, WITHOUT = "somebody selected", "nobody selected"
 METRIC, UNIT = "getppid()", "ns"
 TIMEOUT_S, _LOOK_EVERY_S = 10.0, 0.02
+# The kernel goes on calling for a tenth of a second or so after nobody holds the link any more.
+SETTLE_S = 0.5
+# The least of so many is what a call takes when nobody comes in between.
+SLICES = 3
 
 
 def measure(network: Network, rounds: int, seconds: float, progress: Progress) -> Iterator[Row]:
@@ -45,16 +49,21 @@ def measure(network: Network, rounds: int, seconds: float, progress: Progress) -
         try:
             for _ in range(rounds):
                 _wait(node.agent, attached=False)
-                found[WITHOUT] += calls(end, end, placement, seconds)
+                found[WITHOUT].append(_least(end, placement, seconds))
                 cni.add(node.socket, pod)
                 _wait(node.agent, attached=True)
-                found[WITH] += calls(end, end, placement, seconds)
+                found[WITH].append(_least(end, placement, seconds))
                 cni.delete(node.socket, pod)
         except BenchError as error:
             progress.step(f"no figure for system calls: {error}")
             return
     yield row(WITHOUT, ONE, METRIC, UNIT, values=found[WITHOUT])
     yield row(WITH, ONE, METRIC, UNIT, values=found[WITH], baseline=found[WITHOUT])
+
+
+def _least(end: End, placement: Placement, seconds: float) -> float:
+    time.sleep(SETTLE_S)
+    return min(calls(end, end, placement, seconds)[0] for _ in range(SLICES))
 
 
 def _wait(agent: Agent, *, attached: bool) -> None:
