@@ -165,11 +165,13 @@ class Machine:
 
 
 @contextmanager
-def machine(run_name: str, pins: Path | None = None, **knobs: int) -> Iterator[Machine]:
+def machine(
+    run_name: str, pins: Path | None = None, programs: tuple[str, ...] = ALL, **knobs: int
+) -> Iterator[Machine]:
     """A node with the short circuit on, and no pod yet; its maps are pinned in ``pins``."""
     with BpfObject.open() as bpf:
         made = rows.layouts(bpf.btf)
-    with host(run_name, None, pins, ALL, **(KNOBS | knobs)) as node:
+    with host(run_name, None, pins, programs, **(KNOBS | knobs)) as node:
         running = Machine(node, made)
         try:
             yield running
