@@ -26,7 +26,7 @@ class ShortCircuit(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     enabled: bool = True
     default: bool = False
-    queue_bytes: int = 4 << 20
+    queue_bytes: int = 8 << 20
     queue_messages: int = 1000
     watch_s: float = 5.0
     after_packets: int = 10
