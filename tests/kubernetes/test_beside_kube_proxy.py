@@ -16,7 +16,8 @@ from scripts.kubernetes.site import RunningSite, Wanted, site
 from tests.kubernetes.installing import IMAGE, ON_NODES, meshctl
 from tests.netns.runtime import agent_image
 
-pytestmark = [*ON_NODES, pytest.mark.needs("command:nft")]
+# Long: a cluster of its own, with a kube-proxy, takes two minutes.
+pytestmark = [*ON_NODES, pytest.mark.long, pytest.mark.needs("command:nft")]
 SERVE = "echo $POD >/www/index.html; exec httpd -f -p 8080 -h /www"
 HOST_PORT = 18080
 # So many that one of two is missed by chance once in a million times.

@@ -66,6 +66,7 @@ def pod_on(node: str) -> dict[str, object]:
     }
 
 
+@pytest.mark.long
 def test_an_upgrade_takes_one_agent_away_at_a_time(installed: RunningCluster, tmp_path: Path) -> None:
     file = tmp_path / "meshd.yaml"
     file.write_text("logLevel: debug\n")
@@ -75,6 +76,7 @@ def test_an_upgrade_takes_one_agent_away_at_a_time(installed: RunningCluster, tm
     assert " 0 are available" not in done.stdout
 
 
+@pytest.mark.long
 def test_an_image_that_no_node_can_have_is_named_and_stops_at_the_first_node(
     installed: RunningCluster,
 ) -> None:

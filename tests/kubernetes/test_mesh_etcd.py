@@ -23,7 +23,8 @@ from scripts.kubernetes.cluster import RunningCluster, RunningNode
 from tests.kubernetes import installing
 from tests.netns.runtime import agent_image
 
-pytestmark = installing.ON_NODES
+# Long: an etcd that is installed, joined and left takes two minutes.
+pytestmark = [*installing.ON_NODES, pytest.mark.long]
 ROOT = Path(__file__).parents[2]
 NAMESPACE = "meshd-system"
 OTHER = Cluster(

@@ -14,7 +14,7 @@ import pytest
 
 from build_backend import cni_shim
 from meshd.dataplane.short_circuit import rows
-from meshd.dataplane.short_circuit.rows import ConnectionRow, Layouts
+from meshd.dataplane.short_circuit.rows import ConnectionRow, Layouts, TotalRow
 from meshd.kernel.maps import Map
 from meshd.kernel.netns import Netns
 from meshd.kernel.object import BpfObject
@@ -116,10 +116,15 @@ def listening(netns: Netns, address: str) -> Iterator[socket.socket]:
         yield listener
 
 
+def built(node: CniNode) -> BpfObject:
+    """The object of the build that runs."""
+    configured = node.agent.options.get("bpfObject")
+    return BpfObject.open(Path(str(configured))) if configured else BpfObject.open()
+
+
 def entries(node: CniNode, name: str) -> int:
     """How many the map of the running build has, asked of the kernel."""
-    configured = node.agent.options.get("bpfObject")
-    with BpfObject.open(Path(str(configured))) if configured else BpfObject.open() as bpf:
+    with built(node) as bpf:
         pin = pin_path(pins(node) / "maps", name, bpf.btf.schema_hash(name))
     opened = Map.open_pinned(pin, name)
     try:
@@ -130,13 +135,24 @@ def entries(node: CniNode, name: str) -> int:
 
 def connections(node: CniNode) -> tuple[Layouts, list[ConnectionRow]]:
     """Those of the running build, asked of the kernel."""
-    configured = node.agent.options.get("bpfObject")
-    with BpfObject.open(Path(str(configured))) if configured else BpfObject.open() as bpf:
+    with built(node) as bpf:
         made = rows.layouts(bpf.btf)
         pin = pin_path(pins(node) / "maps", rows.CONNECTIONS, bpf.btf.schema_hash(rows.CONNECTIONS))
     opened = Map.open_pinned(pin, rows.CONNECTIONS)
     try:
         return made, [made.connection.decode(value) for _, value in opened.items()]
+    finally:
+        opened.close()
+
+
+def totals(node: CniNode) -> list[TotalRow]:
+    """Of connections that are over, or have left."""
+    with built(node) as bpf:
+        made = rows.layouts(bpf.btf)
+        pin = pin_path(pins(node) / "maps", rows.TOTALS, bpf.btf.schema_hash(rows.TOTALS))
+    opened = Map.open_pinned(pin, rows.TOTALS)
+    try:
+        return [made.total.decode(value) for _, value in opened.items()]
     finally:
         opened.close()
 
@@ -159,8 +175,11 @@ def is_handed_over(node: CniNode) -> None:
             for end in row.ends
         ]
         states = [(row.flags, made.causes[row.leaves], [end.socket for end in row.ends]) for row in found]
-        said = [line for line in node.agent.log() if "short" in str(line["event"])]
-        raise AssertionError((before, handed_over(node), states, causes, said)) from None
+        over = [
+            [{made.causes[at]: count for at, count in enumerate(sent.causes) if count} for sent in total.sent]
+            for total in totals(node)
+        ]
+        raise AssertionError((before, handed_over(node), states, causes, over)) from None
 
 
 def test_pods_that_are_selected_talk_from_socket_to_socket_and_outlive_the_agent(node: CniNode) -> None:

@@ -15,6 +15,8 @@ from tests.netns.short_circuit.machine import Machine, machine
 from tests.netns.short_circuit.programs import running, said, written
 from tests.netns.short_circuit.site import FETCH, site
 
+pytestmark = pytest.mark.long
+
 HAPROXY = """
     global
         maxconn 1000

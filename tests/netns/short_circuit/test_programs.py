@@ -15,6 +15,8 @@ from tests.netns.short_circuit.programs import running, said, written
 from tests.netns.short_circuit.site import FETCH, site
 from tests.netns.short_circuit.way import Way
 
+pytestmark = pytest.mark.long
+
 MB = 1 << 20
 
 
@@ -233,7 +235,6 @@ def go_program(tmp_path_factory: pytest.TempPathFactory) -> str:
     return built
 
 
-@pytest.mark.long
 @pytest.mark.needs("command:go")
 def test_go(way: Way, tmp_path: Path, go_program: str) -> None:
     with running(way.server, 7000, tmp_path / "log", go_program), way.hands_over():
