@@ -68,7 +68,7 @@ int short_circuit_decide(struct sk_msg_md *msg)
 		if (is_for_good(cause))
 			leave(&message, cause);
 	}
-	look_at_profit(&message);
+	look_at_profit(&message, cause);
 	return cause == SHORT_CIRCUIT_REFUSED ? SK_DROP : SK_PASS;
 }
 

@@ -183,18 +183,24 @@ static __always_inline enum short_circuit_cause profit(const struct message *mes
 	return cause;
 }
 
-static __always_inline void look_at_profit(struct message *message)
+/* `cause`: of this message. What says nothing of the stream does not count: a period begins behind it. */
+static __always_inline void look_at_profit(struct message *message, enum short_circuit_cause cause)
 {
-	enum short_circuit_cause cause;
+	struct short_circuit_end *own = message->own;
+	bool begins = !own->period_ns;
 	__u64 now_ns;
 
-	if ((message->own->messages + message->own->passed_messages) % PERIOD_MESSAGES)
+	if (cause == SHORT_CIRCUIT_JOINING || cause == SHORT_CIRCUIT_SWITCHED_OFF) {
+		own->period_ns = 0;
+		return;
+	}
+	if ((own->messages + own->passed_messages) % PERIOD_MESSAGES)
 		return;
 	now_ns = bpf_ktime_get_coarse_ns();
-	if (now_ns - message->own->period_ns < short_circuit_period_ns)
+	if (!begins && now_ns - own->period_ns < short_circuit_period_ns)
 		return;
 	cause = profit(message, now_ns);
-	if (cause && short_circuit_is_on())
+	if (cause && !begins)
 		leave(message, cause);
 }
 

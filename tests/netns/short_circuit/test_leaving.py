@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.leaving import Leaver
 from meshd.kernel.rcu import wait_for_programs
 from tests.netns.pod_network.host import Pod
@@ -171,3 +172,22 @@ def from_port(client: Pod, listener: socket.socket) -> tuple[socket.socket, sock
         each.setblocking(False)
     echoed(near, far, ROUNDS, 8)
     return near, far
+
+
+def test_what_went_on_tcp_while_a_connection_joined_says_nothing_of_its_stream(machine: Machine) -> None:
+    client, server = machine.add_pod(7), machine.add_pod(8)
+    with connected(client, server) as (near, far):
+        echoed(near, far, 50, 64)
+        table = machine.maps[rows.CONNECTIONS]
+        [(key, value)] = table.items()
+        row = machine.made.connection.decode(value)
+        table.update(key, machine.made.connection.encode(row._replace(flags=machine.made.is_joining)))
+        echoed(near, far, 300, 64)
+        assert machine.causes()["joining"] == 600
+        [(key, value)] = table.items()
+        row = machine.made.connection.decode(value)
+        table.update(key, machine.made.connection.encode(row._replace(flags=0)))
+        before = machine.handed_over()[1]
+        echoed(near, far, 300, 64)
+        assert machine.handed_over()[1] > before + 500
+        assert machine.sockets() == 2
