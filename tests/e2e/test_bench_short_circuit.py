@@ -52,6 +52,7 @@ def envoy(tmp_path: Path) -> str:
 
 # Longer than the default: some 500 measurements, each a process of its own, and seven agents.
 @pytest.mark.timeout(400)
+@pytest.mark.long
 def test_a_run_on_one_cpu_reports_every_path_and_leaves_nothing(
     run_name: str, envoy: str, tmp_path: Path
 ) -> None:
