@@ -170,7 +170,6 @@ int short_circuit_adopt(struct __sk_buff *skb)
 	find_socket(&connection->ends[0], &key);
 	answer = tuple_reverse(&key);
 	find_socket(&connection->ends[1], &answer);
-	__sync_fetch_and_and((__u32 *)&connection->flags, ~(__u32)SHORT_CIRCUIT_IS_JOINING);
 	return TC_ACT_OK;
 }
 

@@ -42,20 +42,19 @@ static __always_inline void stay_on_tcp(const struct tuple *key)
 		__sync_fetch_and_or((__u32 *)&flow->flags, FLOW_STAYS_ON_TCP);
 }
 
-/* Nothing is handed over any more, and the agent is told; false: that was so before. */
-static __always_inline bool leave(struct message *message, enum short_circuit_cause cause)
+/* Nothing is handed over any more, and the agent is told. */
+static __always_inline void leave(struct message *message, enum short_circuit_cause cause)
 {
 	struct short_circuit_connection *connection = message->connection;
 
 	if (__sync_fetch_and_or((__u32 *)&connection->flags, SHORT_CIRCUIT_IS_LEAVING) & SHORT_CIRCUIT_IS_LEAVING)
-		return false;
+		return;
 	connection->leaves = cause;
 	if (cause == SHORT_CIRCUIT_STAYS_ON_TCP || cause == SHORT_CIRCUIT_SMALL_ONE_WAY)
 		stay_on_tcp(&message->key);
 	count_short_circuit(SHORT_CIRCUIT_EVENT_LEAVING);
 	if (bpf_ringbuf_output(&short_circuit_leaving, &message->key, sizeof(message->key), 0))
 		count_short_circuit(SHORT_CIRCUIT_EVENT_LOST);
-	return true;
 }
 
 /* What still waits of the messages that were handed over: never too few, at most a mark's too many. */

@@ -36,6 +36,7 @@ from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
 from meshd.dataplane.short_circuit.circuit import short_circuit_of
+from meshd.dataplane.short_circuit.removal import LeftOver
 from meshd.errors import ConfigError
 from meshd.kernel import cgroup, features
 from meshd.kernel.features import Feature
@@ -235,7 +236,7 @@ class Agent:
             self._gone_nodes(),
             programs,
             expirer,
-            short_circuit,
+            short_circuit or LeftOver(config),
             short_circuits.old_rows,
             ways,
             OwnNode(config, self._mesh, devices) if ways is not None else None,

@@ -1,6 +1,6 @@
-/* path-probe: the two ends of a path that `meshctl bench path` and `meshctl bench short-circuit` measure. In C, because an interpreter adds some ten
- * microseconds to every message, as much as the paths differ by. Sockets are non-blocking and waited for with epoll, as in the
- * servers that people run.
+/* path-probe: the two ends of a path that `meshctl bench path` and `meshctl bench short-circuit` measure. In C, because an
+ * interpreter adds some ten microseconds to every message, as much as the paths differ by. Sockets are non-blocking and waited
+ * for with epoll, as in the servers that people run.
  *
  *   path-probe serve ADDRESS PORT                             echoes until it is killed; says {"serving": PORT} first
  *   path-probe messages ADDRESS PORT SIZE MILLISECONDS CPU    {"count": n, "p50_ns": n, "p99_ns": n}

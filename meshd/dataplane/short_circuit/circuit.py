@@ -58,23 +58,34 @@ class ShortCircuit:
         return self._untested or self.splices.refusal
 
     async def run(self) -> None:
-        """Until cancelled. A kernel that decides otherwise than it should keeps everything on TCP."""
+        """Until cancelled. A kernel that decides otherwise than it should, or refuses, keeps everything on TCP."""
+        try:
+            await self._begin()
+        except KernelError as error:
+            self._untested = f"the kernel refuses it: {error}"
+        if self._untested:
+            log.error("short circuit is off", reason=self._untested)
+        # Nobody is admitted before somebody watches.
+        await asyncio.to_thread(self.splices.look)
+        await self._apply_or_say()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.leaver.run())
+            tasks.create_task(self.splices.run(self._apply_or_say))
+
+    async def _begin(self) -> None:
         # Rows of connections are not taken over from another layout: they hold where sockets are in the kernel's memory.
         self._takeover.copy((rows.WATCHES, rows.TOTALS))
         self.switchboard.connect()
         await self.leaver.adopt()
         self._takeover.finish((*rows.MAPS, *rows.KERNEL_MAPS))
-        if failed := await asyncio.to_thread(self._tested):
-            log.error("short circuit is off: its self-test failed", reason=failed)
-            self._untested = f"self-test failed: {failed}"
-        else:
-            self._untested = ""
-        # Nobody is admitted before somebody watches.
-        await asyncio.to_thread(self.splices.look)
-        await self.apply()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.leaver.run())
-            tasks.create_task(self.splices.run(self.apply))
+        failed = await asyncio.to_thread(self._tested)
+        self._untested = f"its self-test failed: {failed}" if failed else ""
+
+    async def _apply_or_say(self) -> None:
+        try:
+            await self.apply()
+        except KernelError as error:
+            log.error("short circuit cannot be switched", reason=str(error))
 
     def _tested(self) -> str:
         limits = self._options.queue_bytes, self._options.queue_messages

@@ -76,8 +76,13 @@ class Leaver:
         try:
             while True:
                 if time.monotonic() >= next_look_s:
-                    await self.look()
                     next_look_s = time.monotonic() + LOOK_S
+                    try:
+                        await self.look()
+                    except KernelError as error:
+                        log.warning(
+                            "short-circuited sockets cannot be looked at, tried again", reason=str(error)
+                        )
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._pause_s(next_look_s)):
                         await self._told.wait()
@@ -105,7 +110,8 @@ class Leaver:
             key = self._made.tuple.encode(TupleRow(*one[:4], IPPROTO_TCP))
             if key not in known:
                 pair = (EndRow(netns_cookie=one.netns_cookie), EndRow(netns_cookie=other.netns_cookie))
-                row = rows.ConnectionRow(self._made.is_joining, 0, time.monotonic_ns(), pair)
+                # As long as it does not say where sockets are, nothing is handed over.
+                row = rows.ConnectionRow(0, 0, time.monotonic_ns(), pair)
                 with contextlib.suppress(KernelError):  # admitted meanwhile
                     self._maps[rows.CONNECTIONS].update(key, self._made.connection.encode(row), NOEXIST)
                     self._programs[rows.ADOPT].test_run(bytes(_LINK_ADDRESSES) + key)

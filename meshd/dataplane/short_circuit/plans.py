@@ -38,6 +38,7 @@ def _node(context: Context, made: Layouts) -> Plan:
 
 def unwanted(context: Context, mesh: Mesh, delta: Delta, failed: set[PlanKey]) -> dict[str, set[bytes]]:
     """Map -> rows to delete now; nothing that one of the ``failed`` keys may want."""
-    if failed or not mesh.is_complete(CNI) or not context.devices.now.looked:
+    kinds = {key.kind for key in failed}
+    if kinds & {"workload", "devices"} or not mesh.is_complete(CNI) or not context.devices.now.looked:
         return {}
     return {"short_circuit_workloads": {key for key, _ in delta.unowned("short_circuit_workloads")}}

@@ -5,20 +5,50 @@ from __future__ import annotations
 import asyncio
 import time
 
+import structlog
+
 from meshd.config import Config
 from meshd.dataplane.opening import link_pins, map_pins
 from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.leaving import Leaver
 from meshd.dataplane.short_circuit.splices import take_off_all
 from meshd.dataplane.short_circuit.switchboard import Switchboard
-from meshd.errors import BytesWouldBeLost
+from meshd.errors import BytesWouldBeLost, KernelError
 from meshd.kernel.maps import Map
 from meshd.kernel.object import BpfObject
 from meshd.kernel.rcu import wait_for_programs
 
+log = structlog.get_logger(__name__)
+
 # For readers to read what waits for them.
 PATIENCE_S = 5.0
 _PAUSE_S = 0.02
+RETRY_S = 10.0
+
+
+class LeftOver:
+    """What an earlier agent left where this one has none: a configuration that disables it acts on live connections, too."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    async def run(self) -> None:
+        """Until nothing is there any more."""
+        while is_there(self._config):
+            try:
+                await asyncio.to_thread(self._remove)
+                log.info("short circuit is not there any more, connections are on TCP")
+            except (KernelError, BytesWouldBeLost) as error:
+                log.warning("short circuit cannot be taken away, tried again", reason=str(error))
+                await asyncio.sleep(RETRY_S)
+
+    def _remove(self) -> None:
+        empty(self._config)
+        names = {*rows.MAPS, *rows.KERNEL_MAPS}
+        for pin in list(map_pins(self._config).iterdir()):
+            # A pin's name is its map's, and a hash of the layout behind it (kernel/pins.py).
+            if pin.name.rpartition("_")[0] in names:
+                pin.unlink()
 
 
 def is_there(config: Config) -> bool:

@@ -31,7 +31,13 @@ class Splices:
         self._pins = pins
         self._selected = selected
         self.refusal = ""
-        self.is_on = False
+        # Whether those that are there are of this build.
+        self._replaced = False
+
+    @property
+    def is_on(self) -> bool:
+        """Whether all programs are there; an earlier agent may have left them, or somebody taken them off."""
+        return all((self._pins / name).exists() for name in CALLS)
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled. ``changed`` is called when `refusal` has."""
@@ -44,15 +50,12 @@ class Splices:
 
     def look(self) -> None:
         """Puts the programs on or takes them off, as somebody is selected or nobody."""
-        wanted = self._selected() > 0
-        if wanted == self.is_on:
-            return
         try:
-            if wanted:
-                self.put_on()
-            else:
+            if self._selected() == 0:
                 take_off_all(self._pins)
-                self.is_on = False
+                self._replaced, self.refusal = False, ""
+            elif not (self.is_on and self._replaced):
+                self.put_on()
         except (KernelError, OSError) as error:
             if self.refusal != str(error):
                 log.error("nobody watches for splice()", reason=str(error))
@@ -66,13 +69,15 @@ class Splices:
         """
         self._pins.mkdir(parents=True, exist_ok=True)
         for name, call in CALLS.items():
+            if self._replaced and (self._pins / name).exists():
+                continue
             program = self._programs[name]
             make = partial(tracepoint.attach, program, "syscalls", f"sys_enter_{call}")
             # The kernel replaces no program of such a link, and detaches none: the old one goes with its last holder.
             former = put_before(self._pins / name, make)
             if former is not None:
                 former.close()
-        self.is_on, self.refusal = True, ""
+        self._replaced, self.refusal = True, ""
 
 
 def take_off_all(pins: Path) -> list[str]:

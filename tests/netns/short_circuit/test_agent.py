@@ -219,6 +219,22 @@ def test_a_cleanup_sends_connections_back_to_tcp_and_loses_nothing(node: CniNode
         assert list(pins(node).glob("*/*")) == []
 
 
+def test_an_agent_that_is_told_to_have_none_sends_connections_back_and_loses_nothing(node: CniNode) -> None:
+    with talk(node) as running:
+        is_handed_over(node)
+        node.agent.kill()
+        assert list(pins(node).glob("links/short_circuit_*"))
+        node.agent.options["shortCircuit"] = {"enabled": False}
+        node.start()
+        wait_until(lambda: not list(pins(node).glob("*/short_circuit_*")))
+        running.goes_on()
+        node.agent.kill()
+        node.agent.options["shortCircuit"] = SELECTED
+        node.start()
+        running.goes_on()
+        is_handed_over(node)
+
+
 def test_a_cleanup_says_that_bytes_wait_which_nobody_reads(node: CniNode) -> None:
     with talk(node) as running:
         is_handed_over(node)

@@ -92,3 +92,16 @@ def test_nobody_watches_where_nobody_is_selected(machine: Machine, watched: Spli
     machine.select(pod, selected=False)
     watched.look()
     assert list((bpffs / "links").iterdir()) == []
+
+
+def test_what_an_earlier_agent_left_or_somebody_took_is_set_right(
+    machine: Machine, watched: Splices, bpffs: Path
+) -> None:
+    pod = machine.add_pod(7)
+    watched.look()
+    (bpffs / "links" / "short_circuit_tee").unlink()
+    watched.look()
+    assert {pin.name for pin in (bpffs / "links").iterdir()} == set(CALLS)
+    machine.select(pod, selected=False)
+    Splices(machine.node.loaded.programs, bpffs / "links", machine.selected).look()
+    assert list((bpffs / "links").iterdir()) == []
