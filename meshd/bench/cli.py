@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from meshd.bench.places import Places
     from meshd.bench.progress import Progress
     from meshd.bench.report import Report
+
+    Measure = Callable[[Places, contextlib.ExitStack, Progress], Report]
 
 DESCRIPTION = """Measure a real agent beside what people run today. Needs root; what is made on this machine is
 removed at the end. A target that is missed is shown as MISSED and is no failure of the command."""
@@ -163,7 +166,9 @@ def _add_kubernetes(benches: argparse._SubParsersAction[argparse.ArgumentParser]
         "at the end. An agent reads them all; then backends change, many a second. Some minutes.",
     )
     _add_shared(one)
-    one.add_argument("--kubeconfig", required=True, metavar="FILE", help="who asks which API server")
+    one.add_argument(
+        "--kubeconfig", type=Path, required=True, metavar="FILE", help="who asks which API server"
+    )
     for name, default, least, what in (
         ("services", 10_000, 1, "services, five backends each"),
         ("rate", 100, 0, "changes a second that go on meanwhile"),
@@ -213,6 +218,9 @@ def _measure(args: argparse.Namespace) -> None:
     from meshd.bench.progress import Progress  # noqa: PLC0415
     from meshd.bench.report import to_json, to_table  # noqa: PLC0415
 
+    # Imported whole before anything is made: an interrupt that comes while Python executes source text (a
+    # dataclass) marks the process as interrupted for good, and it would end by that signal, whatever was handled.
+    measure = _BENCHES[args.bench](args)
     progress = Progress()
     places.sweep()
     with (
@@ -220,67 +228,52 @@ def _measure(args: argparse.Namespace) -> None:
         contextlib.ExitStack() as stack,
         errors_of_the_api(),
     ):
-        finished = _BENCHES[args.bench](args, opened, stack, progress)
+        finished = measure(opened, stack, progress)
     progress.end()
     print(to_json(finished) if args.output == "json" else to_table(finished))
+    if args.bench == "short-circuit" and args.save is not None:
+        _save(finished, args.save)
 
 
-def _service_lb(
-    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
-) -> Report:
+def _service_lb(args: argparse.Namespace) -> Measure:
     from meshd.bench import service_lb  # noqa: PLC0415 - as in _measure
 
     options = service_lb.Options(
         args.services, args.rounds, args.connections, args.programming_rounds, args.removals
     )
-    return service_lb.measure(options, places, stack, progress)
+    return functools.partial(service_lb.measure, options)
 
 
-def _propagation(
-    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
-) -> Report:
+def _propagation(args: argparse.Namespace) -> Measure:
     from meshd.bench import propagation  # noqa: PLC0415 - as in _measure
 
-    return propagation.measure(propagation.Options(args.services, args.toggles), places, stack, progress)
+    return functools.partial(propagation.measure, propagation.Options(args.services, args.toggles))
 
 
-def _path(
-    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
-) -> Report:
+def _path(args: argparse.Namespace) -> Measure:
     from meshd.bench import path  # noqa: PLC0415 - as in _measure
 
-    return path.measure(path.Options(args.rounds, args.seconds), places, stack, progress)
+    return functools.partial(path.measure, path.Options(args.rounds, args.seconds))
 
 
-def _short_circuit(
-    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
-) -> Report:
-    from meshd.bench import short_circuit, short_circuit_picture  # noqa: PLC0415 - as in _measure
-    from meshd.bench.report import to_json  # noqa: PLC0415
+def _short_circuit(args: argparse.Namespace) -> Measure:
+    from meshd.bench import short_circuit  # noqa: PLC0415 - as in _measure
 
     options = short_circuit.Options(args.rounds, args.seconds, None if args.no_envoy else args.envoy)
-    finished = short_circuit.measure(options, places, stack, progress)
-    if args.save is not None:
-        args.save.write_text(to_json(finished) + "\n")
-        args.save.with_suffix(".svg").write_text(short_circuit_picture.drawn(finished))
-    return finished
+    return functools.partial(short_circuit.measure, options)
 
 
-def _cni(args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress) -> Report:
+def _cni(args: argparse.Namespace) -> Measure:
     from meshd.bench import cni  # noqa: PLC0415 - as in _measure
 
-    return cni.measure(cni.Options(args.pods, args.crowd), places, stack, progress)
+    return functools.partial(cni.measure, cni.Options(args.pods, args.crowd))
 
 
-def _kubernetes(
-    args: argparse.Namespace, places: Places, stack: contextlib.ExitStack, progress: Progress
-) -> Report:
-    from pathlib import Path  # noqa: PLC0415 - as in _measure
-
+def _kubernetes(args: argparse.Namespace) -> Measure:
     from meshd.bench import kubernetes  # noqa: PLC0415 - as in _measure
 
-    options = kubernetes.Options(Path(args.kubeconfig).absolute(), args.services, args.rate, args.changes)
-    return kubernetes.measure(options, places, stack, progress)
+    options = kubernetes.Options(args.kubeconfig.absolute(), args.services, args.rate, args.changes)
+    return functools.partial(kubernetes.measure, options)
 
 
 _BENCHES = {
@@ -291,6 +284,15 @@ _BENCHES = {
     "cni": _cni,
     "kubernetes": _kubernetes,
 }
+
+
+def _save(finished: Report, to: Path) -> None:
+    """The report as ``to`` (JSON), and its picture beside it (SVG)."""
+    from meshd.bench.report import to_json  # noqa: PLC0415 - as in _measure
+    from meshd.bench.short_circuit_picture import drawn  # noqa: PLC0415 - as in _measure
+
+    to.write_text(to_json(finished) + "\n")
+    to.with_suffix(".svg").write_text(drawn(finished))
 
 
 def main(arguments: list[str] | None = None) -> int:
