@@ -20,11 +20,15 @@ class Place(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A backend as one source names it; ``remote``: it runs in another cluster."""
+    """A backend as one source names it; ``remote``: it runs in another cluster.
+
+    ``reachable``: not known to be out of reach. One that is stays alive: who is connected to it is left alone.
+    """
 
     backend: Backend
     source: str
     remote: bool
+    reachable: bool = True
 
 
 def is_ready(service: Service, backend: Backend) -> bool:
@@ -50,7 +54,7 @@ def choose(
     ``external``: to a frontend of `Service.external`, which internalTrafficPolicy does not speak of.
     """
     local = service.internal_traffic_local and not external
-    allowed = [c for c in candidates if not local or is_on_node(c, place.node)]
+    allowed = within_reach(service, [c for c in candidates if not local or is_on_node(c, place.node)])
     ready = [c for c in allowed if is_ready(service, c.backend)]
     if ready:
         preferred = prefer(service.affinity, weighted(ready))
@@ -58,6 +62,12 @@ def choose(
         return preferred if local else near(service, preferred, place)
     # Those on their way out help out wherever they are.
     return prefer(service.affinity, weighted([c for c in allowed if is_serving(c.backend)]))
+
+
+def within_reach(service: Service, candidates: list[Candidate]) -> list[Candidate]:
+    """Those that can be reached; all of them unless one of those could serve."""
+    reachable = [c for c in candidates if c.reachable]
+    return reachable if any(alive(service, reachable)) else candidates
 
 
 def near(service: Service, ready: list[Candidate], place: Place) -> list[Candidate]:

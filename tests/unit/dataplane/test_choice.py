@@ -27,14 +27,17 @@ CONDITIONS = {
 
 
 def candidate(name: str) -> Candidate:
-    """``here:ready`` is a ready backend on this node; ``away``: another node; ``remote``: another cluster."""
-    place, condition = name.split(":")
+    """``here:ready`` is a ready backend on this node; ``away``: another node; ``remote``: another cluster.
+
+    A trailing ``!``: it cannot be reached.
+    """
+    place, condition = name.rstrip("!").split(":")
     facts = CONDITIONS[condition]
     backend = Backend(parse_address("10.0.0.1"), (BackendPort("", Protocol.TCP, 80),), node=place, **facts)  # type: ignore[arg-type]
     if place == "remote":
         # A remote cluster may call its node like ours.
         backend = Backend(backend.address, backend.ports, node="here", **facts)  # type: ignore[arg-type]
-    return Candidate(backend, name, remote=place == "remote")
+    return Candidate(backend, name, remote=place == "remote", reachable=not name.endswith("!"))
 
 
 def service(**facts: object) -> Service:
@@ -68,6 +71,28 @@ RULES = [
     ("affinity local, all ending", {"affinity": Affinity.LOCAL}, "away:ending remote:ending", "away:ending"),
     ("affinity remote", {"affinity": Affinity.REMOTE}, "away:ready remote:ready", "remote:ready"),
     ("affinity remote yields", {"affinity": Affinity.REMOTE}, "away:ready remote:dead", "away:ready"),
+    ("out of reach", {}, "away:ready remote:ready!", "away:ready"),
+    ("all out of reach", {}, "away:ready! remote:ready! here:dead", "away:ready! remote:ready!"),
+    ("out of reach, the other ending", {}, "away:ending remote:ready!", "away:ending"),
+    ("out of reach, the other drained", {}, "away:drained remote:ready!", "away:drained"),
+    (
+        "affinity remote, out of reach",
+        {"affinity": Affinity.REMOTE},
+        "away:ready remote:ready!",
+        "away:ready",
+    ),
+    (
+        "affinity remote, all out of reach",
+        {"affinity": Affinity.REMOTE},
+        "away:ready! remote:ready!",
+        "remote:ready!",
+    ),
+    (
+        "local constraint, and within reach is another node",
+        {"internal_traffic_local": True},
+        "here:ready! away:ready",
+        "here:ready!",
+    ),
 ]
 
 
@@ -150,3 +175,7 @@ def test_internal_traffic_policy_is_not_about_external_frontends() -> None:
 def test_connections_are_left_to_backends_that_serve_while_they_end() -> None:
     names = ["here:ready", "here:ending", "here:dead", "here:unready"]
     assert [c.source for c in alive(service(), map(candidate, names))] == ["here:ready", "here:ending"]
+
+
+def test_connections_are_left_to_backends_that_cannot_be_reached() -> None:
+    assert [c.source for c in alive(service(), [candidate("remote:ready!")])] == ["remote:ready!"]
