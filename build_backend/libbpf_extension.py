@@ -119,6 +119,20 @@ int meshd_ring_epoll_fd(const struct meshd_ring *ring);
 int meshd_ring_drain(struct meshd_ring *ring);
 void meshd_ring_close(struct meshd_ring *ring);
 
+/* -- meshd/kernel/prober.h -- */
+struct meshd_probe_target { uint8_t address[16], source[16]; uint32_t id; uint16_t port; };
+struct meshd_probe_state {
+    uint32_t id, unanswered, unsent; uint64_t asked, answered, last_asked_ns, last_answer_ns, srtt_ns, rttvar_ns;
+    int32_t last_error;
+};
+struct meshd_prober_health { uint64_t now_ns, late_ns, turns; };
+struct meshd_prober *meshd_prober_start(void);
+int meshd_prober_set(struct meshd_prober *prober, const struct meshd_probe_target *targets, uint32_t count,
+                     uint64_t interval_ns);
+uint32_t meshd_prober_read(struct meshd_prober *prober, struct meshd_probe_state *out, uint32_t room,
+                           struct meshd_prober_health *health);
+void meshd_prober_stop(struct meshd_prober *prober);
+
 /* -- namespaces and mounts -- */
 int setns(int fd, int nstype);
 int unshare(int flags);
@@ -174,6 +188,7 @@ SOURCE = """
 #include <linux/inet_diag.h>
 #include <linux/netlink.h>
 #include <linux/sock_diag.h>
+#include "prober.h"
 #include "shim.h"
 """
 
@@ -182,8 +197,8 @@ ffibuilder.cdef(DECLARATIONS + "".join(f"static const int {name};\n" for name in
 ffibuilder.set_source(
     "meshd.kernel._libbpf",
     SOURCE,
-    sources=["meshd/kernel/shim.c", "meshd/kernel/ring_arena.c"],
-    depends=["meshd/kernel/shim.h", "build_backend/libbpf_extension.py"],
+    sources=["meshd/kernel/shim.c", "meshd/kernel/ring_arena.c", "meshd/kernel/prober.c"],
+    depends=["meshd/kernel/shim.h", "meshd/kernel/prober.h", "build_backend/libbpf_extension.py"],
     include_dirs=["meshd/kernel"],
     libraries=["bpf"],
     # libbpf marks what it replaced as deprecated; nothing of that is used, and new warnings are worth seeing.

@@ -18,6 +18,8 @@ from meshd.config_kubernetes import Kubernetes
 from meshd.config_kubernetes import check as check_kubernetes
 from meshd.config_pod_network import PodNetwork
 from meshd.config_pod_network import check as check_pod_network
+from meshd.config_probes import Probes
+from meshd.config_probes import check as check_probes
 from meshd.config_short_circuit import ShortCircuit
 from meshd.config_short_circuit import check as check_short_circuit
 from meshd.errors import ConfigError
@@ -211,6 +213,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     cni: Cni = Cni()
     pod_network: PodNetwork = PodNetwork()
     short_circuit: ShortCircuit = ShortCircuit()
+    probes: Probes = Probes()
     maps: Maps = Maps()
     audit_interval_s: float = 30.0
     bpf_object: Path | None = None
@@ -279,6 +282,7 @@ def checked(config: Config) -> Config:
         _check_address(address)
     check_pod_network(config.pod_network)
     check_short_circuit(config.short_circuit)
+    check_probes(config.probes)
     check_kubernetes(config.kubernetes)
     mesh = config.clustermesh
     if mesh.election_lease_s >= mesh.data_lease_s:

@@ -25,7 +25,7 @@ from meshd.agent.cni import CniPlugin
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.agent.kubernetes_node import KubernetesNode, configured
 from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
-from meshd.agent.node_figures import node_figures
+from meshd.agent.node_figures import node_figures, probe_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView, traffic_control
 from meshd.agent.short_circuit_view import ShortCircuitView
@@ -35,6 +35,7 @@ from meshd.dataplane.opening import left_out, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
 from meshd.dataplane.pod_network.node_network import NodeNetwork
+from meshd.dataplane.probes.node_probes import NodeProbes
 from meshd.dataplane.short_circuit.circuit import short_circuit_of
 from meshd.dataplane.short_circuit.removal import LeftOver
 from meshd.errors import ConfigError
@@ -44,6 +45,7 @@ from meshd.kubenode.identity import Identity
 from meshd.model import Node
 from meshd.model.attachment import CNI
 from meshd.model.cluster import ETCD, REMOTE_PREFIX
+from meshd.model.outage import PROBES
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
@@ -159,7 +161,14 @@ class Agent:
             return self._config.kubernetes.is_used
         if source == ETCD:
             return self._config.clustermesh.etcd is not None
+        if source == PROBES:
+            return self._probes_nodes()
         return source == MANIFESTS and self._config.manifests is not None
+
+    def _probes_nodes(self) -> bool:
+        config = self._config
+        asks = config.probes.enabled and config.has_pod_network and bool(config.cni.pod_cidrs)
+        return asks and config.clustermesh.peers is not None
 
     async def _serve(
         self, dataplane: Dataplane, found: Sequence[Feature], changes: Changes, snapshots: Snapshots
@@ -191,6 +200,7 @@ class Agent:
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         cni = CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None
+        probes = NodeProbes(config, self._mesh) if self._probes_nodes() else None
         node = None
         if cni is not None and self._identity is not None:
             node = KubernetesNode(config, self._mesh, cni, self._identity, self._readiness)
@@ -205,6 +215,7 @@ class Agent:
                 *pod_network.figures(),
                 *short_circuits.figures(),
                 *node_figures(self._mesh, nodes),
+                *(probe_figures(probes) if probes is not None else ()),
                 *certificate_figures(config),
                 *source_figures(kubernetes),
                 *(node.figures() if node is not None else ()),
@@ -214,13 +225,14 @@ class Agent:
             backends_in_use=view.backends_in_use,
             short_circuit=short_circuits,
             drops=pod_network.drops,
-            routing=lambda node: routing(ways, node),
+            routing=lambda node: routing(ways, probes, node),
             problems=lambda: [
                 *problems(manifests, remotes, local_etcd),
                 *source_problems(kubernetes),
                 *nodes.problems(),
                 *(ways.problems() if ways is not None else ()),
                 *pod_network.problems(),
+                *(probes.problems() if probes is not None else ()),
                 *short_circuits.problems(),
                 *(node.problems() if node is not None else ()),
             ],
@@ -240,6 +252,7 @@ class Agent:
             short_circuits.old_rows,
             ways,
             OwnNode(config, self._mesh, devices) if ways is not None else None,
+            probes,
             # Where programs are put on devices, the part that does so looks at them.
             DeviceWatch(config, self._mesh, devices) if ways is not None and programs is None else None,
             cni,
@@ -303,10 +316,15 @@ class Agent:
         gc.freeze()
 
 
-def routing(ways: NodeNetwork | None, node: Node) -> Routing:
-    """How the pods of ``node`` are reached, as callers are shown it."""
+def routing(ways: NodeNetwork | None, probes: NodeProbes | None, node: Node) -> Routing:
+    """How the pods of ``node`` are reached, and whether it answers, as callers are shown it."""
     reached = ways.reached(node) if ways is not None else None
-    return Routing(reached.via.value, reached.reason) if reached is not None else Routing()
+    answering = probes.answering_of(node) if probes is not None else None
+    made = Routing(reached.via.value, reached.reason) if reached is not None else Routing()
+    if answering is None:
+        return made
+    word = answering.reachability.value
+    return made._replace(reachability=word, rtt_s=answering.rtt_s, loss=answering.loss)
 
 
 def tune_collector() -> None:

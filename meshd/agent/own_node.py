@@ -5,6 +5,7 @@ from __future__ import annotations
 from meshd.config import Config
 from meshd.dataplane.devices import Devices
 from meshd.model import Node, parse_address
+from meshd.model.address_pool import health_addresses
 from meshd.model.cluster import OWN_NODE
 from meshd.state import Mesh
 
@@ -42,4 +43,5 @@ class OwnNode:
             config.cni.pod_cidrs,
             config.zone,
             routing=config.pod_network.routing,
+            health=health_addresses(config.cni.pod_cidrs),
         )

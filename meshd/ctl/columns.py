@@ -130,12 +130,24 @@ BACKENDS: tuple[Column[backend_pb2.Backend], ...] = (
     Column("REVISION", lambda one: str(one.revision), wide=True),
 )
 
+
+def answers(one: node_pb2.Node) -> str:
+    """How soon a node answers probes, and what is lost of them; ``down`` or ``unknown``."""
+    if not one.reachability:
+        return "-"
+    if one.reachability != node_pb2.REACHABILITY_UP:
+        return word(node_pb2.Reachability.Name(one.reachability), "REACHABILITY_")
+    lost = f", {one.loss:.0%} lost" if one.loss >= 0.005 else ""
+    return f"{one.rtt_seconds * 1000:.1f} ms{lost}"
+
+
 NODES: tuple[Column[node_pb2.Node], ...] = (
     Column("CLUSTER", lambda one: one.cluster),
     Column("NAME", lambda one: one.name),
     Column("ADDRESSES", lambda one: ",".join(one.addresses) or "-"),
     Column("POD CIDRS", lambda one: ",".join(one.pod_cidrs) or "-"),
     Column("ROUTING", lambda one: one.routing or "-"),
+    Column("ANSWERS", answers),
     Column("STATE", node_state),
     Column("SOURCE", lambda one: source(one.source, one.stale)),
     Column("ZONE", lambda one: one.zone or "-", wide=True),

@@ -7,7 +7,7 @@ kernel has nothing to write (lists are numbered by their content, see layouts.li
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshd.dataplane.alias import alias_slots
 from meshd.dataplane.choice import Candidate, Place, alive, choose
@@ -25,6 +25,7 @@ from meshd.dataplane.layouts import (
     list_number,
     source_number,
 )
+from meshd.dataplane.out_of_reach import OutOfReach
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
 from meshd.model import (
     Address,
@@ -62,6 +63,7 @@ class Planner:
     held: Held
     zone: str = ""
     cluster: str = ""
+    out_of_reach: OutOfReach = field(default_factory=OutOfReach)
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
@@ -104,7 +106,9 @@ class Planner:
         for part in sorted(mesh.slices_of(service.name), key=lambda each: each.key):
             remote = is_remote_source(part.source)
             if part.source == service.source or (remote and is_global):
-                yield from (Candidate(backend, part.source, remote) for backend in part.backends)
+                for backend in part.backends:
+                    silent = remote and self.out_of_reach.has(mesh, part.source, backend.address)
+                    yield Candidate(backend, part.source, remote, reachable=not silent)
 
     def _belongs_to_a_stronger_source(self, mesh: Mesh, service: Service, frontend: Frontend) -> bool:
         """Whether the kernel held this frontend at the start for a source that goes before the service's, and that has not
@@ -149,7 +153,8 @@ class Planner:
             if counts and mesh.is_unheard(backend.source):
                 port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
                 found = Backend(Address(backend.endpoint.address), (port,), weight=backend.weight)
-                yield Candidate(found, backend.source, is_remote_source(backend.source))
+                silent = self.out_of_reach.has(mesh, backend.source, found.address)
+                yield Candidate(found, backend.source, is_remote_source(backend.source), reachable=not silent)
 
     def _list(
         self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, wants_members: bool

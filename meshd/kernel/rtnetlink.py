@@ -11,6 +11,7 @@ machine's byte order.
 
 from __future__ import annotations
 
+import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ _RTEXT_FILTER_SKIP_STATS = 8
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_GROUP = 1, 3, 4, 5, 27
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
+IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
 _NDA_DST, NDA_LLADDR = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 
@@ -196,13 +197,34 @@ def family_of(address: Address) -> int:
     return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
 
 
-def add_address(index: int, address: Address) -> Message:
-    """Gives a link ``address`` alone; an IPv6 one is usable at once (no duplicate detection)."""
-    head = ADDRESS.pack(family_of(address), address.max_prefixlen, 0, _SCOPE_UNIVERSE, index)
-    body = head + attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
+def add_address(index: int, address: Address, protocol: int = 0) -> Message:
+    """Gives a link ``address`` alone; an IPv6 one is usable at once (no duplicate detection).
+
+    ``protocol``: the number of whose it is; 0: nobody's.
+    """
+    body = _address_body(index, address)
     if address.version == 6:
         body += attribute(_IFA_FLAGS, number(_IFA_F_NODAD))
+    if protocol:
+        body += attribute(_IFA_PROTO, bytes([protocol]))
     return Message(f"address {address}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def delete_address(index: int, address: Address) -> Message:
+    """Takes ``address`` from a link; that it is not there is no error."""
+    return Message(
+        f"address {address}", RTM_DELADDR, 0, _address_body(index, address), (errno.EADDRNOTAVAIL,)
+    )
+
+
+def _address_body(index: int, address: Address) -> bytes:
+    head = ADDRESS.pack(family_of(address), address.max_prefixlen, 0, _SCOPE_UNIVERSE, index)
+    return head + attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
+
+
+def address_protocol(answer: bytes) -> int:
+    """An answer to `get_addresses`: whose it is; 0: nobody said."""
+    return dict(attributes(answer[ADDRESS.size :])).get(_IFA_PROTO, b"\0")[0]
 
 
 def get_addresses(index: int) -> Message:

@@ -9,7 +9,7 @@ from meshd.errors import ConfigError, KernelError
 from meshd.kernel import cgroup
 from meshd.lab import etcd
 
-PROGRAMS = {"nsenter": "util-linux"}
+PROGRAMS = {"nsenter": "util-linux", "nft": "nftables"}
 
 
 def require() -> None:

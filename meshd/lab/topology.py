@@ -39,16 +39,26 @@ def make_fabric(places: Places) -> None:
         netlink.create_bridge(fabric, BRIDGE)
 
 
+def etcd_port(cluster: Cluster) -> str:
+    """The fabric's end of the link of the etcd of ``cluster``."""
+    return f"c{cluster.id}etcd"
+
+
+def node_port(node: Node) -> str:
+    """The fabric's end of the link of ``node``."""
+    return f"c{node.cluster_id}n{node.number}"
+
+
 def make_etcd(places: Places, cluster: Cluster) -> None:
     """A namespace for the etcd of ``cluster``, on the fabric."""
     with _new_namespace(places.etcd_netns(cluster.name), NAMESPACE_SYSCTLS) as etcd:
-        _join_fabric(places, etcd, f"c{cluster.id}etcd", cluster.etcd)
+        _join_fabric(places, etcd, etcd_port(cluster), cluster.etcd)
 
 
 def make_node(places: Places, node: Node) -> None:
     """A namespace on the fabric."""
     with _new_namespace(places.node_netns(node), {**NAMESPACE_SYSCTLS, **NODE_SYSCTLS}) as netns:
-        _join_fabric(places, netns, f"c{node.cluster_id}n{node.number}", node.fabric)
+        _join_fabric(places, netns, node_port(node), node.fabric)
 
 
 def make_pod(path: Path) -> None:

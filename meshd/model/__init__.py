@@ -2,6 +2,7 @@
 
 from meshd.model.address import Address, format_address, is_ipv4, parse_address
 from meshd.model.cluster import Cluster, ClusterState, Namespace, Node, NodeState
+from meshd.model.outage import Outage, Reachability
 from meshd.model.service import (
     Affinity,
     Backend,
@@ -27,7 +28,9 @@ __all__ = [
     "Namespace",
     "Node",
     "NodeState",
+    "Outage",
     "Protocol",
+    "Reachability",
     "Service",
     "ServiceName",
     "TrafficDistribution",

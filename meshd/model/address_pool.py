@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 from meshd.errors import ConfigError
-from meshd.model.address import Address, is_ipv4, parse_address
+from meshd.model.address import Address, from_ip, is_ipv4, parse_address
 
 Network = IPv4Network | IPv6Network
 # First and last, both included, as numbers of their family.
@@ -97,6 +97,18 @@ def address_ranges(
             raise ConfigError(f"cni.podCidrs: {network} has no address left that a pod could have")
         found.append(AddressRange(network, tuple(free), tuple(asked)))
     return tuple(found)
+
+
+def health_addresses(cidrs: Iterable[str]) -> tuple[Address, ...]:
+    """The node's own address among its pods': of the first CIDR of each family the network's own, which no pod gets.
+
+    None of a family whose CIDR is too small to have one.
+    """
+    found: dict[int, Address] = {}
+    for network in map(ip_network, cidrs):
+        if network.num_addresses > 2:
+            found.setdefault(network.version, from_ip(network.network_address))
+    return tuple(found.values())
 
 
 def number_of(address: Address) -> int:

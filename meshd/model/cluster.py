@@ -47,7 +47,8 @@ class Node:
     """A machine of a cluster. ``pod_cidrs`` as text (``10.1.0.0/24``).
 
     ``extra``: addresses of its pods outside these. ``routing``: how its pods may be reached (native, vxlan, auto); empty: it
-    is no node of ours, or nobody said. ``identities``: first and last of what workloads of its cluster may be.
+    is no node of ours, or nobody said. ``health``: addresses of its own among those of its pods, which answer whoever asks
+    whether it is there. ``identities``: first and last of what workloads of its cluster may be.
     ``reason``: why it is refused, or why its newest record is.
     """
 
@@ -59,6 +60,7 @@ class Node:
     zone: str = ""
     extra: tuple[Address, ...] = ()
     routing: str = ""
+    health: tuple[Address, ...] = ()
     identities: tuple[int, int] = (0, 0)
     state: NodeState = NodeState.FRESH
     reason: str = ""

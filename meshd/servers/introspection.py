@@ -123,10 +123,17 @@ class Reconcile:
 
 
 class Routing(NamedTuple):
-    """How the pods of a node are reached from here. ``via``: native or vxlan; empty: not, and ``reason`` says why."""
+    """How the pods of a node are reached from here. ``via``: native or vxlan; empty: not, and ``reason`` says why.
+
+    ``reachability``: up, down or unknown, as its probes are answered, with ``rtt_s`` and ``loss`` (0..1) of late; empty: it
+    is not probed.
+    """
 
     via: str = ""
     reason: str = ""
+    reachability: str = ""
+    rtt_s: float = 0.0
+    loss: float = 0.0
 
 
 def not_routed(_: Node) -> Routing:

@@ -31,9 +31,16 @@ def node_of(source: str, record: NodeRecord, most_clusters: int) -> Node:
         tuple(map(from_ip, addresses)),
         tuple(str(cidr) for cidr in cidrs if cidr is not None),
         (record.labels or {}).get(ZONE_LABEL, ""),
+        health=_health(record, [cidr for cidr in cidrs if cidr is not None]),
         routing=(record.annotations or {}).get(ROUTING_ANNOTATION, ""),
         identities=identity_range(record.cluster_id, most_clusters),
     )
+
+
+def _health(record: NodeRecord, cidrs: Iterable[Network]) -> tuple[Address, ...]:
+    """Only what is among the node's own: it is asked many times a second, and nobody may have others asked by us."""
+    said = [each for each in (record.ipv4_health, record.ipv6_health) if each is not None]
+    return tuple(from_ip(each) for each in said if any(each in cidr for cidr in cidrs))
 
 
 def networks_of(node: Node) -> list[Network]:

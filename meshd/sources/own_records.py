@@ -34,6 +34,7 @@ def own_node(mesh: Mesh, cluster: str, name: str) -> Node:
                 pod_cidrs=made.pod_cidrs or node.pod_cidrs,
                 zone=made.zone or node.zone,
                 routing=made.routing or node.routing,
+                health=made.health or node.health,
             )
     return made
 
@@ -81,6 +82,7 @@ def is_of_node(node: Node, cluster_id: int, max_connected_clusters: int, key: st
 def node_record(node: Node, cluster_id: int) -> NodeRecord:
     """What the other clusters are told of ``node``; the first network of each family is its main one."""
     networks = [ip_network(text) for text in node.pod_cidrs]
+    health = list(_ips(node.health))
     v4 = tuple(network for network in networks if isinstance(network, IPv4Network))
     v6 = tuple(network for network in networks if isinstance(network, IPv6Network))
     return NodeRecord(
@@ -92,6 +94,8 @@ def node_record(node: Node, cluster_id: int) -> NodeRecord:
         ipv4_secondary_networks=v4[1:],
         ipv6_network=v6[0] if v6 else None,
         ipv6_secondary_networks=v6[1:],
+        ipv4_health=next((each for each in health if isinstance(each, IPv4Address)), None),
+        ipv6_health=next((each for each in health if isinstance(each, IPv6Address)), None),
         labels={ZONE_LABEL: node.zone} if node.zone else None,
         annotations={ROUTING_ANNOTATION: node.routing} if node.routing else None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Iterable
 
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, Workload
+from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, Workload
 from meshd.state import Mesh
 from meshd.state.mesh import Object
 
@@ -33,7 +33,7 @@ async def apply(
 def _make_before_use(value: Object) -> tuple[int, str, str, int]:
     """Namespaces and nodes first, then each service behind its backends."""
     match value:
-        case Namespace(name=name) | Node(name=name) | Cluster(name=name):
+        case Namespace(name=name) | Node(name=name) | Cluster(name=name) | Outage(node=name):
             return 0, name, "", 0
         case BackendSlice(service=service):
             return 1, service.namespace, service.name, 0

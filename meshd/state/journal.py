@@ -27,7 +27,7 @@ import msgspec
 import structlog
 
 from meshd.errors import JournalError
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, ServiceName, Workload
+from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, ServiceName, Workload
 from meshd.state.mesh import Object
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,7 @@ KEYS: dict[type, Any] = {  # Any: type forms such as tuple[str, str] have no com
     Workload: tuple[str, str, str],
     Node: tuple[str, str, str],
     Cluster: tuple[str, str],
+    Outage: tuple[str, str, str],
 }
 KINDS = {kind.__name__: kind for kind in KEYS}
 BEHIND, CAUGHT_UP = "behind", "caught up"

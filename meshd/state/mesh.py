@@ -16,12 +16,13 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Service, ServiceName, Workload
-from meshd.model.cluster import KUBERNETES
+from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, ServiceName, Workload
+from meshd.model.cluster import KUBERNETES, REMOTE_PREFIX
+from meshd.model.outage import PROBES
 from meshd.state.outcomes import Outcomes, PlanKey
 from meshd.state.table import Table
 
-Object = Service | BackendSlice | Namespace | Workload | Node | Cluster
+Object = Service | BackendSlice | Namespace | Workload | Node | Cluster | Outage
 
 # Precedence of sources that name the same service: the first that names it wins. Remote clusters name backends only.
 PRECEDENCE = ("kubernetes", "manifests", "api")
@@ -60,6 +61,7 @@ class Mesh(Outcomes):
         self.workloads: Table[tuple[str, str, str], Workload] = Table()
         self.nodes: Table[tuple[str, str, str], Node] = Table()
         self.clusters: Table[tuple[str, str], Cluster] = Table()
+        self.outages: Table[tuple[str, str, str], Outage] = Table()
         self._tables: dict[type, Table[Any, Any]] = {  # Any: one table a type, and the type is the key
             Service: self.services,
             BackendSlice: self.slices,
@@ -67,6 +69,7 @@ class Mesh(Outcomes):
             Workload: self.workloads,
             Node: self.nodes,
             Cluster: self.clusters,
+            Outage: self.outages,
         }
         # By source, kept current so that a status of a large mesh need not walk it.
         self.service_counts: Counter[str] = Counter()
@@ -255,6 +258,10 @@ class Mesh(Outcomes):
                 yield PlanKey("workload", str(value))
             case Node() if value.is_of_etcd or value.source == KUBERNETES:
                 yield PlanKey("node", str(value))
+                if self.outages.get((PROBES, value.cluster, value.name)) is not None:
+                    yield from self._using(value.cluster)
+            case Outage(cluster=cluster):
+                yield from self._using(cluster)
             case Namespace(name=namespace):
                 yield from (PlanKey("service", str(n)) for n in self._by_service if n.namespace == namespace)
                 yield from (
@@ -262,6 +269,11 @@ class Mesh(Outcomes):
                 )
             case _:
                 return
+
+    def _using(self, cluster: str) -> Iterator[PlanKey]:
+        """The services that have backends in remote cluster ``cluster``."""
+        names = {each.service for each in self.slices.values() if each.source == REMOTE_PREFIX + cluster}
+        return (PlanKey("service", str(name)) for name in names)
 
     def _set_source(self, source: str, status: SourceStatus) -> None:
         before = self._sources.get(source)

@@ -46,6 +46,32 @@ NODE_STATE_REFUSED: NodeState.ValueType  # 3
 """It claims what is somebody else's; nothing of it counts."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
+class _Reachability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReachabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reachability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REACHABILITY_UNSPECIFIED: _Reachability.ValueType  # 0
+    """It is not probed: nothing that is used here is on it."""
+    REACHABILITY_UNKNOWN: _Reachability.ValueType  # 1
+    """It never answered, so its silence means nothing."""
+    REACHABILITY_UP: _Reachability.ValueType  # 2
+    REACHABILITY_DOWN: _Reachability.ValueType  # 3
+    """Its backends are used only where nobody else serves."""
+
+class Reachability(_Reachability, metaclass=_ReachabilityEnumTypeWrapper):
+    """As its probes are answered. They go to an address among its pods', over the way that pods' packets take."""
+
+REACHABILITY_UNSPECIFIED: Reachability.ValueType  # 0
+"""It is not probed: nothing that is used here is on it."""
+REACHABILITY_UNKNOWN: Reachability.ValueType  # 1
+"""It never answered, so its silence means nothing."""
+REACHABILITY_UP: Reachability.ValueType  # 2
+REACHABILITY_DOWN: Reachability.ValueType  # 3
+"""Its backends are used only where nobody else serves."""
+Global___Reachability: _TypeAlias = Reachability  # noqa: Y015
+
 @_typing.final
 class Node(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -61,6 +87,9 @@ class Node(_message.Message):
     STATE_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ROUTING_FIELD_NUMBER: _builtins.int
+    REACHABILITY_FIELD_NUMBER: _builtins.int
+    RTT_SECONDS_FIELD_NUMBER: _builtins.int
+    LOSS_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     name: _builtins.str
     source: _builtins.str
@@ -73,6 +102,12 @@ class Node(_message.Message):
     """Why it is refused, its newest record is, or its pods are not reached."""
     routing: _builtins.str
     """How its pods are reached from here: native or vxlan; empty: not, or it is not known."""
+    reachability: Global___Reachability.ValueType
+    """Whether it answers this agent's probes."""
+    rtt_seconds: _builtins.float
+    """Smoothed round-trip time of its probes; 0: none was answered yet."""
+    loss: _builtins.float
+    """The share of the last ten seconds' probes that it did not answer, 0..1."""
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -91,10 +126,13 @@ class Node(_message.Message):
         state: Global___NodeState.ValueType = ...,
         reason: _builtins.str = ...,
         routing: _builtins.str = ...,
+        reachability: Global___Reachability.ValueType = ...,
+        rtt_seconds: _builtins.float = ...,
+        loss: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "name", b"name", "pod_cidrs", b"pod_cidrs", "reason", b"reason", "revision", b"revision", "routing", b"routing", "source", b"source", "stale", b"stale", "state", b"state", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "loss", b"loss", "name", b"name", "pod_cidrs", b"pod_cidrs", "reachability", b"reachability", "reason", b"reason", "revision", b"revision", "routing", b"routing", "rtt_seconds", b"rtt_seconds", "source", b"source", "stale", b"stale", "state", b"state", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -65,7 +65,7 @@ def layouts(btf: Btf) -> Layouts:
 
 
 def of_node(made: Layouts, node: Node, reached: Reached) -> Rows:
-    """The rows of another node: its pods, and its own addresses."""
+    """The rows of another node: its pods, and its own addresses, also that among its pods'."""
     if reached.via is Via.NOT:
         return {"destinations": {}}
     first, last = node.identities
@@ -78,7 +78,7 @@ def of_node(made: Layouts, node: Node, reached: Reached) -> Rows:
         return made.value.encode(row)
 
     pods, own = ("TUNNEL", "NODE") if tunnelled else ("NATIVE", "NATIVE")
-    rows = {made.key.encode(key): value(own) for key in _hosts(node.addresses)}
+    rows = {made.key.encode(key): value(own) for key in _hosts((*node.addresses, *node.health))}
     rows |= {made.key.encode(key): value(pods) for key in (*_prefixes(node.pod_cidrs), *_hosts(node.extra))}
     return {"destinations": rows}
 

@@ -11,7 +11,7 @@ import structlog
 
 from meshd.config import Config
 from meshd.dataplane.devices import Devices, Found
-from meshd.dataplane.pod_network import routes, tunnel
+from meshd.dataplane.pod_network import health_address, routes, tunnel
 from meshd.dataplane.pod_network.destination_plans import OWN
 from meshd.dataplane.pod_network.other_nodes import node_of, other_nodes, sources_of_nodes
 from meshd.dataplane.reach import Here, Reached, Via
@@ -19,6 +19,7 @@ from meshd.errors import KernelError
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice
 from meshd.model import Node
+from meshd.model.address_pool import health_addresses
 from meshd.state import Compacted, Mesh, PlanKey
 
 log = structlog.get_logger(__name__)
@@ -136,6 +137,9 @@ class NodeNetwork:
                 reached, self._config.cni.pod_cidrs, found, index, device.mtu if device is not None else 0
             )
             self._had |= set(wanted)
+            await asyncio.to_thread(
+                health_address.ensure, route, health_addresses(self._config.cni.pod_cidrs)
+            )
             outcome = await asyncio.to_thread(
                 routes.apply, route, wanted, complete=self._complete, had=frozenset(self._had)
             )

@@ -13,7 +13,15 @@ from pathlib import Path
 
 from meshd.config import Config
 from meshd.dataplane.opening import link_pins, map_pins
-from meshd.dataplane.pod_network import device_links, filters, links, live_flows, routes, tunnel
+from meshd.dataplane.pod_network import (
+    device_links,
+    filters,
+    health_address,
+    links,
+    live_flows,
+    routes,
+    tunnel,
+)
 from meshd.dataplane.pod_network.live_flows import Live
 from meshd.dataplane.pod_network.places import ORDER, POD, TUNNEL, UPLINK
 from meshd.dataplane.pod_network.sysctls import Sysctls, remembered_sysctls
@@ -75,6 +83,7 @@ def take_off(config: Config) -> list[str]:
         tunnel.delete(route)
         if not pods:
             routes.remove_all(route)
+            health_address.ensure(route, ())
         Sysctls(remembered_sysctls(config), host).put_back(reserved_only=bool(pods))
     return sorted(taken)
 

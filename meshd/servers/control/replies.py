@@ -17,6 +17,7 @@ from meshd.model import (
     Node,
     NodeState,
     Protocol,
+    Reachability,
     Service,
     ServiceName,
     format_address,
@@ -34,6 +35,12 @@ NODE_STATES = {
     NodeState.FRESH: node_pb2.NODE_STATE_FRESH,
     NodeState.STALE: node_pb2.NODE_STATE_STALE,
     NodeState.REFUSED: node_pb2.NODE_STATE_REFUSED,
+}
+REACHABILITIES = {
+    "": node_pb2.REACHABILITY_UNSPECIFIED,
+    Reachability.UNKNOWN.value: node_pb2.REACHABILITY_UNKNOWN,
+    Reachability.UP.value: node_pb2.REACHABILITY_UP,
+    Reachability.DOWN.value: node_pb2.REACHABILITY_DOWN,
 }
 CLUSTER_STATES = {
     ClusterState.CONNECTING: cluster_pb2.CLUSTER_STATE_CONNECTING,
@@ -147,6 +154,9 @@ class Replies:
             state=NODE_STATES[value.state] if value.is_of_etcd else node_pb2.NODE_STATE_UNSPECIFIED,
             reason=value.reason or routing.reason,
             routing=routing.via,
+            reachability=REACHABILITIES[routing.reachability],
+            rtt_seconds=routing.rtt_s,
+            loss=routing.loss,
         )
 
     def cluster(self, value: Cluster) -> cluster_pb2.Cluster:

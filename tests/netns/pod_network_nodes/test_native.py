@@ -26,8 +26,9 @@ def know_each_other(*nodes: FabricNode) -> None:
 def rows_of(node: FabricNode) -> dict[str, str]:
     """What others have of ``node`` in their kernels."""
     number = node.number
-    prefixes = f"10.77.{number}.0/120", f"fd77:0:0:{number}::/64", f"{node.v4}/128", f"{node.v6}/128"
-    return dict.fromkeys(prefixes, "NATIVE")
+    pods = f"10.77.{number}.0/120", f"fd77:0:0:{number}::/64"
+    own = node.v4, node.v6, f"10.77.{number}.0", f"fd77:0:0:{number}::"
+    return dict.fromkeys([*pods, *(f"{address}/128" for address in own)], "NATIVE")
 
 
 def test_pods_of_two_nodes_of_a_cluster_reach_each_other(fabric: Fabric) -> None:

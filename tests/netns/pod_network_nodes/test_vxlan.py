@@ -86,6 +86,8 @@ def test_pods_reach_each_other_and_are_reached_by_hosts_in_a_tunnel(fabric: Fabr
         "fd77:0:0:2::/64": "TUNNEL",
         f"{second.v4}/128": "NODE",
         f"{second.v6}/128": "NODE",
+        "10.77.2.0/128": "NODE",
+        "fd77:0:0:2::/128": "NODE",
     }
     here, _ = first.add("here")
     _, answer = second.add("there")

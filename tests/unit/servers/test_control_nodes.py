@@ -63,7 +63,7 @@ async def test_a_node_says_in_which_state_its_record_is(tmp_path: Path) -> None:
         "cm-2/n3": ("NODE_STATE_STALE", ""),
     }
     assert listed.out.splitlines()[0].split() == [
-        *("CLUSTER", "NAME", "ADDRESSES", "POD", "CIDRS", "ROUTING", "STATE", "SOURCE"),
+        *("CLUSTER", "NAME", "ADDRESSES", "POD", "CIDRS", "ROUTING", "ANSWERS", "STATE", "SOURCE"),
     ]
     assert "refused: 10.1.1.0/24 belongs to this node" in listed.out
 
