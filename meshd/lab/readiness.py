@@ -84,6 +84,8 @@ def _missing(
         yield f"backend {address} is still there"
     for name in sorted(wanted.nodes - {node.name for node in nodes if node.routing}):
         yield f"the pods of {name} are not reached"
+    for name in sorted({node.name for node in nodes if node.reachability == node_pb2.REACHABILITY_DOWN}):
+        yield f"{name} does not answer"
     if said.pending:
         yield f"{said.pending} changes wait for the kernel"
 

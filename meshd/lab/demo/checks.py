@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from meshd.lab.demo.requests import Request, answers, between, losses, percentile
 
@@ -34,6 +34,17 @@ class Seen:
 
 
 Check = Callable[[Seen], list[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Excused:
+    """Lost requests that nobody could have saved: ``in_flight`` when a link was cut, and sent before this could be known."""
+
+    in_flight: Sequence[Request] = ()
+    before_switch: Sequence[Request] = ()
+
+
+Excuses = Callable[[Seen], Excused]
 # p99 over the callers, of the milliseconds from the change to the last answer of the old kind; None: nothing switched.
 Switch = Callable[[Seen], float | None]
 
@@ -83,6 +94,74 @@ def nothing_changes(down: str, what: str) -> Check:
         return without + everybody_got(seen.since("settled"), seen, seen.clusters, f"after {what} was back")
 
     return check
+
+
+# New connections are elsewhere within this time of a cut.
+SWITCH_LIMIT_NS = 1_000_000_000
+# Of two clusters with as many backends, so many answers in a row of one only are no accident.
+IN_A_ROW = 40
+
+
+def nobody_moves(down: str, what: str) -> Check:
+    """The same as `nothing_changes`, and no caller left a cluster even for a moment."""
+
+    def check(seen: Seen) -> list[str]:
+        rows: dict[tuple[str, int], tuple[str, int]] = {}
+        moved = set()
+        for request in sorted(seen.during(down, "settled"), key=lambda each: each.begun_ns):
+            last, count = rows.get(request.stream, ("", 0))
+            rows[request.stream] = (request.cluster, count + 1 if request.cluster == last else 1)
+            if rows[request.stream][1] == IN_A_ROW:
+                moved.add(request.stream)
+        moves = [
+            f"{client} got {IN_A_ROW} answers in a row from one cluster only over IPv{family} while {what} was down"
+            for client, family in sorted(moved)
+        ]
+        return nothing_changes(down, what)(seen) + moves
+
+    return check
+
+
+def each_serves_itself(seen: Seen) -> list[str]:
+    """The link between clusters is cut (moment ``cut`` to ``healed``): a second later each has answers of its own only."""
+    problems = []
+    if not cut_losses(seen).before_switch:
+        problems.append("no request failed at the cut, so nobody used the link")
+    late = until_last_loss_begun(seen)
+    if late is not None and late > SWITCH_LIMIT_NS / 1e6:
+        problems.append(
+            f"connections moved {late:g} ms after the cut, {SWITCH_LIMIT_NS // 10**6} ms are allowed"
+        )
+    after = between(seen.requests, seen.moments["cut"] + SWITCH_LIMIT_NS, seen.moments["healed"])
+    for cluster in seen.clusters:
+        inside = [client for client in seen.clients if client.startswith(f"{cluster}/")]
+        own = [request for request in after if request.client in inside]
+        problems += everybody_got(own, replace(seen, clients=inside), [cluster], "while the link was cut")
+    return problems + everybody_got(seen.since("settled"), seen, seen.clusters, "after the link was back")
+
+
+def cut_losses(seen: Seen) -> Excused:
+    """Of the requests that were lost: those under way at the cut, and those begun within the time that is allowed."""
+    cut_ns = seen.moments["cut"]
+    lost = losses(seen.requests)
+    return Excused(
+        [request for request in lost if request.begun_ns < cut_ns],
+        [request for request in lost if cut_ns <= request.begun_ns < cut_ns + SWITCH_LIMIT_NS],
+    )
+
+
+def until_last_loss_begun(seen: Seen) -> float | None:
+    """From moment ``cut`` to the beginning of the last request that was lost; 0 for a caller that lost none."""
+    cut_ns = seen.moments["cut"]
+    last = {request.stream: 0 for request in seen.requests}
+    for request in losses(seen.requests):
+        last[request.stream] = max(last[request.stream], request.begun_ns - cut_ns)
+    return _p99_ms(last.values())
+
+
+def nobody_is_excused(_seen: Seen) -> Excused:
+    """Where nothing may be lost."""
+    return Excused()
 
 
 def failures_end(seen: Seen) -> list[str]:

@@ -1,4 +1,4 @@
-"""The six phases of the demo: what is done to the lab in each, in order, and when each thing happened.
+"""The eight phases of the demo: what is done to the lab in each, in order, and when each thing happened.
 
 Doing only: whether it showed what it must is decided afterwards, from the clients' requests (``checks.py``).
 """
@@ -9,6 +9,7 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 
+from meshd.lab import cuts
 from meshd.lab.demo import checks
 from meshd.lab.demo.stage import Phase, Stage
 from meshd.lab.lab import Lab
@@ -23,6 +24,8 @@ SERVICE = "rebel-base"
 WATCH_S = 4.0
 # Without etcd, without meshd: long enough to be seen in the picture.
 OUTAGE_S = 3.0
+# Before a link is cut, so that what is in flight then belongs to the phase.
+BEFORE_S = 0.5
 # How late a kubelet notices that a container died: it lists them once a second.
 KUBELET_NOTICES_S = 0.5
 
@@ -134,6 +137,43 @@ def kill_meshd_of(cluster: str, number: int) -> Act:
     return act
 
 
+def cut_link_between(one: str, other: str) -> Act:
+    """No frame passes between the nodes of two clusters; each still reaches both etcds, which say that all is well."""
+
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
+        await asyncio.sleep(BEFORE_S)
+        ways = cuts.between(lab.cluster(one), lab.cluster(other))
+        await on_thread(cuts.cut, lab.places, list(ways))
+        stage.now("cut", f"the link between {one} and {other} is cut")
+        await asyncio.sleep(WATCH_S)
+        stage.now("healed", f"the link between {one} and {other} is back")
+        await on_thread(cuts.heal, lab.places)
+        await settled(lab)
+        stage.now("settled", "every node answers the others again")
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
+def cut_off_etcd_of(cluster: str) -> Act:
+    """Nobody reaches the etcd of ``cluster`` any more, and everybody its pods."""
+
+    async def act(stage: LabStage) -> None:
+        lab = stage.ground
+        ways = cuts.from_etcd_of(lab.cluster(cluster), lab.clusters)
+        await on_thread(cuts.cut, lab.places, list(ways))
+        stage.now("down", f"the etcd of {cluster} is out of reach")
+        await asyncio.sleep(2 * OUTAGE_S)
+        stage.now("started", f"the etcd of {cluster} is back")
+        await on_thread(cuts.heal, lab.places)
+        await settled(lab)
+        stage.now("settled", f"every node has read {cluster} again")
+        await asyncio.sleep(WATCH_S)
+
+    return act
+
+
 def kill_backend_of(cluster: str) -> Act:
     """Kills one backend without warning; its node's kubelet notices after a while and takes it out of its services."""
 
@@ -178,6 +218,19 @@ PHASES = (
         "meshd of cm-1-n1 is killed and started",
         kill_meshd_of("cm-1", 1),
         checks.nothing_changes("down", "meshd of cm-1-n1"),
+        checks.no_switch,
+    ),
+    Phase(
+        "the link between cm-1 and cm-2 is cut",
+        cut_link_between("cm-1", "cm-2"),
+        checks.each_serves_itself,
+        checks.until_last_loss_begun,
+        excuses=checks.cut_losses,
+    ),
+    Phase(
+        "the etcd of cm-2 is cut off",
+        cut_off_etcd_of("cm-2"),
+        checks.nobody_moves("down", "the etcd of cm-2"),
         checks.no_switch,
     ),
     Phase(

@@ -20,7 +20,8 @@ from meshd.lab.status import table
 class PhaseReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """One phase. ``switch_ms``: p99 over all callers from the change to the last answer of the old kind; null: no switch.
 
-    ``problems`` stands in the file only where there are any.
+    ``in_flight`` when a link was cut, and sent ``before_switch`` within the time that is allowed: lost, and not in ``lost``.
+    These and ``problems`` stand in the file only where there are any.
     """
 
     name: str
@@ -29,6 +30,8 @@ class PhaseReport(msgspec.Struct, frozen=True, omit_defaults=True):
     lost: int
     answers: dict[str, int]
     switch_ms: float | None
+    in_flight: int = 0
+    before_switch: int = 0
     problems: list[str] = []
 
 
@@ -79,7 +82,9 @@ def _phase(
 ) -> PhaseReport:
     own = decided(requests, each.begun_ns, each.ended_ns)
     seen = Seen(each.begun_ns, each.ended_ns, each.moments, own, clients, clusters)
-    lost = losses(own)
+    excused = each.phase.excuses(seen)
+    excusable = {*excused.in_flight, *excused.before_switch}
+    lost = [request for request in losses(own) if request not in excusable]
     problems = [*each.remarks, *each.phase.check(seen)]
     if lost and not each.phase.may_lose:
         first = lost[0]
@@ -94,6 +99,8 @@ def _phase(
         len(lost),
         {cluster: got[cluster] for cluster in clusters},
         each.phase.switch(seen),
+        len(excused.in_flight),
+        len(excused.before_switch),
         problems,
     )
 
@@ -117,7 +124,16 @@ def lost_lines(happened: Sequence[Happened], requests: Sequence[Request]) -> lis
 
 def lines(report: Report, clusters: Sequence[str]) -> list[str]:
     """The closing table, and below it what was wrong."""
-    heading = ["PHASE", "SECONDS", "REQUESTS", *(c.upper() for c in clusters), "LOST", "SWITCH p99", "SHOWN"]
+    heading = [
+        "PHASE",
+        "SECONDS",
+        "REQUESTS",
+        *(c.upper() for c in clusters),
+        "LOST",
+        "AT CUT",
+        "SWITCH p99",
+        "SHOWN",
+    ]
     rows = [heading]
     for number, phase in enumerate(report.phases, 1):
         switch = "-" if phase.switch_ms is None else f"{phase.switch_ms:g} ms"
@@ -130,6 +146,7 @@ def lines(report: Report, clusters: Sequence[str]) -> list[str]:
                 str(phase.requests),
                 *got,
                 str(phase.lost),
+                str(phase.in_flight + phase.before_switch or "-"),
                 switch,
                 shown,
             ]

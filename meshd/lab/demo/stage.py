@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from meshd.lab.demo.checks import Check, Switch
+from meshd.lab.demo.checks import Check, Excuses, Switch, nobody_is_excused
 
 Ground = TypeVar("Ground")
 
@@ -32,10 +32,12 @@ class Stage(Generic[Ground]):
 
 @dataclass(frozen=True, slots=True)
 class Phase(Generic[Ground]):
-    """``act`` does it; ``check`` and ``switch`` judge afterwards. ``may_lose``: lost requests are part of what it shows."""
+    """``act`` does it; ``check`` and ``switch`` judge afterwards. ``may_lose``: lost requests are part of what it shows;
+    ``excuses``: which of them nobody could have saved."""
 
     name: str
     act: Callable[[Stage[Ground]], Awaitable[None]]
     check: Check
     switch: Switch
     may_lose: bool = False
+    excuses: Excuses = nobody_is_excused

@@ -114,3 +114,46 @@ def test_an_answer_of_a_pod_that_does_not_exist_is_told() -> None:
     assert counts_agree([_got("cm-1", 1)], {}) == [
         "clients got 1 answers from cm-1/rebel-base-1, which does not exist"
     ]
+
+
+def _cut(*requests: Request) -> Seen:
+    """Cut at 1 s, healed at 4 s, all answer again from 6 s on."""
+    return _seen(requests, {"cut": 1000, "healed": 4000, "settled": 6000})
+
+
+def _own(at_ms: int) -> list[Request]:
+    """Every client is answered by its own cluster."""
+    return [_got(client.partition("/")[0], at_ms, client, family) for client in CLIENTS for family in (4, 6)]
+
+
+def test_a_cut_excuses_what_was_in_flight_and_what_could_not_know_and_nothing_after() -> None:
+    in_flight, before, after = _lost(999), _lost(1500), _lost(2001)
+    seen = _cut(in_flight, before, after, *_own(3000), *_everybody(CLUSTERS, 7000))
+    excused = checks.cut_losses(seen)
+    assert (excused.in_flight, excused.before_switch) == ([in_flight], [before])
+    assert checks.each_serves_itself(seen) == ["connections moved 1001 ms after the cut, 1000 ms are allowed"]
+
+
+def test_each_cluster_serves_itself_while_the_link_is_cut_and_both_do_again() -> None:
+    good = [_lost(1100), *_own(3000), *_everybody(CLUSTERS, 7000)]
+    assert checks.each_serves_itself(_cut(*good)) == []
+    assert checks.until_last_loss_begun(_cut(*good)) == 100
+    assert checks.each_serves_itself(_cut(*good[1:])) == [
+        "no request failed at the cut, so nobody used the link"
+    ]
+    assert checks.each_serves_itself(_cut(*good, _got("cm-2", 3001))) == [
+        "cm-1/x-wing-1 got 1 answers from cm-2 while the link was cut"
+    ]
+    without_return = checks.each_serves_itself(_cut(_lost(1100), *_own(3000), *_own(7000)))
+    assert "cm-1/x-wing-1 got no answer from cm-2 after the link was back" in without_return
+
+
+def test_who_leaves_a_cluster_for_a_moment_though_only_its_etcd_is_away_is_noticed() -> None:
+    check = checks.nobody_moves("down", "the etcd of cm-2")
+    moments = {"down": 10, "started": 5000, "settled": 6000}
+    turns = [_everybody(CLUSTERS, at) for at in range(100, 6500, 100)]
+    assert check(_seen([one for turn in turns for one in turn], moments)) == []
+    moved = [_got("cm-1", 2000 + at) for at in range(checks.IN_A_ROW)]
+    assert check(_seen([*(one for turn in turns for one in turn), *moved], moments)) == [
+        "cm-1/x-wing-1 got 40 answers in a row from one cluster only over IPv4 while the etcd of cm-2 was down"
+    ]

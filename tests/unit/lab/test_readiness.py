@@ -50,3 +50,5 @@ def test_what_a_node_lacks_is_said() -> None:
     assert lacking(_status(), waiting, _nodes(), WANTED) == "backend 10.1.1.10 is not known"
     assert lacking(_status(), more, _nodes(), WANTED) == "backend 10.1.1.11 is still there"
     assert lacking(_status(), here, _nodes(""), WANTED) == "the pods of cm-1-n2 are not reached"
+    silent = node_pb2.Node(name="cm-2-n1", routing="native", reachability=node_pb2.REACHABILITY_DOWN)
+    assert lacking(_status(), here, [*_nodes(), silent], WANTED) == "cm-2-n1 does not answer"
