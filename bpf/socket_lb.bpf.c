@@ -152,6 +152,29 @@ int socket_lb_getpeername6(struct bpf_sock_addr *ctx)
 	return PROCEED;
 }
 
+/* A connection that somebody began here is there. */
+SEC("sockops")
+int socket_lb_answered(struct bpf_sock_ops *ctx)
+{
+	struct endpoint backend;
+	__u32 words[4], v4;
+	__be16 port;
+
+	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || !is_agent_absent(bpf_ktime_get_ns()))
+		return PROCEED;
+	/* A big-endian word whose upper half is the port (net/core/filter.c, sock_ops_convert_ctx_access). */
+	port = bpf_htons(bpf_ntohl(ctx->remote_port));
+	/* Each field on its own: the compiler would read one of two at an offset, and the verifier takes no such context. */
+	v4 = *(volatile __u32 *)&ctx->remote_ip4;
+	words[0] = ctx->remote_ip6[0];
+	words[1] = ctx->remote_ip6[1];
+	words[2] = ctx->remote_ip6[2];
+	words[3] = *(volatile __u32 *)&ctx->remote_ip6[3];
+	backend = ctx->family == AF_INET ? endpoint_v4(v4, port, IPPROTO_TCP) : endpoint_v6(words, port, IPPROTO_TCP);
+	note_answer(&backend);
+	return PROCEED;
+}
+
 SEC("cgroup/sock_release")
 int socket_lb_release(struct bpf_sock *ctx)
 {

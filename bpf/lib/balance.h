@@ -5,7 +5,7 @@
 #include <linux/errno.h>
 #include <linux/in.h>
 #include <bpf/bpf_endian.h>
-#include "lib/endpoint.h"
+#include "lib/absence.h"
 
 enum balance {
 	BALANCE_PASS, /* not ours: leave the destination alone */
@@ -15,6 +15,9 @@ enum balance {
 
 /* A list can be replaced at most this often while one program runs before it gives up and refuses. */
 #define LIST_READS 4
+
+/* Slots that are looked at for a backend that answers. */
+#define MOST_LOOKED_AT 64
 
 static __always_inline void count(enum socket_lb_event event)
 {
@@ -109,6 +112,66 @@ static __always_inline bool choose_sticky(const struct endpoint *frontend, const
 	return true;
 }
 
+struct search {
+	struct slot_key key;
+	__u32 slots;
+	__u64 now;
+	struct endpoint *backend;
+};
+
+/* Ends the search with 1: at this slot, or because the list was replaced. */
+static long look_at_slot(__u32 _, struct search *search)
+{
+	const struct slot *slot = bpf_map_lookup_elem(&slots, &search->key);
+
+	if (!slot)
+		return 1;
+	if (!is_avoided(&slot->backend, search->now)) {
+		*search->backend = slot->backend;
+		return 1;
+	}
+	search->key.slot = search->key.slot + 1 < search->slots ? search->key.slot + 1 : 0;
+	return 0;
+}
+
+/* The first backend from a random slot on that is not avoided; as it was where there is none within MOST_LOOKED_AT slots.
+ * A call of the kernel's and no loop of ours, which would be verified once for every way through it.
+ */
+static __always_inline void choose_answering(const struct endpoint *frontend, const struct service *service, __u64 now,
+					     struct endpoint *backend)
+{
+	struct search search = {
+		.key = {
+			.list = service->list,
+			.slot = ((__u64)bpf_get_prandom_u32() * service->slots) >> 32,
+			.frontend = *frontend,
+		},
+		.slots = service->slots,
+		.now = now,
+		.backend = backend,
+	};
+
+	bpf_loop(MOST_LOOKED_AT, look_at_slot, &search, 0);
+}
+
+/* While no agent says who is there, who does not answer is left alone for a while, if somebody else does. */
+static __always_inline void leave_the_silent_alone(const struct endpoint *frontend, const struct service *service,
+						   struct endpoint *backend)
+{
+	__u64 now = bpf_ktime_get_ns();
+	struct endpoint other = *backend;
+
+	if (!is_agent_absent(now))
+		return;
+	if (is_avoided(backend, now)) {
+		choose_answering(frontend, service, now, &other);
+		if (!endpoint_equal(backend, &other))
+			count(SOCKET_LB_AVOIDED);
+		*backend = other;
+	}
+	note_attempt(backend, now);
+}
+
 static __always_inline bool is_left_out(__u64 netns_cookie)
 {
 	const struct workload *workload = bpf_map_lookup_elem(&workloads, &netns_cookie);
@@ -167,6 +230,8 @@ static __always_inline enum balance balance_connect(struct bpf_sock_addr *ctx, c
 	verdict = pick(destination, service, record.netns_cookie, backend);
 	if (verdict != BALANCE_TRANSLATE)
 		return verdict;
+	if (destination->protocol == IPPROTO_TCP)
+		leave_the_silent_alone(destination, service, backend);
 	record.frontend = *destination;
 	record.backend = *backend;
 	if (bpf_map_update_elem(&connections, &cookie, &record, BPF_ANY))

@@ -2,6 +2,10 @@
 /* Addresses and ports in the one form the maps hold. Needs struct endpoint (maps/socket_lb.h). */
 #pragma once
 
+/* include/linux/socket.h, which is not for programs. */
+#define AF_INET	 2
+#define AF_INET6 10
+
 /* Not every clang that can target bpf ships <stdbool.h>. */
 typedef _Bool bool;
 enum { false, true };

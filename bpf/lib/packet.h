@@ -17,9 +17,6 @@
 /* Frames have an Ethernet header: the agent attaches to no device without one. */
 #define L3_OFFSET ETH_HLEN
 
-#define AF_INET	  2
-#define AF_INET6  10
-
 enum packet_kind {
 	PACKET_OTHER_LINK, /* neither of the following: VLAN, MPLS, ... */
 	PACKET_ARP,

@@ -84,6 +84,15 @@ struct socket_peer {
 	__u32 pad;
 };
 
+/* What became of connections to a backend that began while no agent was there to say anything of it. CLOCK_MONOTONIC. */
+struct attempts {
+	__u64 last_ns;	/* when the last one began */
+	__u64 third_ns; /* when the third in a row began that nobody answered; 0: there were not so many */
+	__u64 avoided_until_ns;
+	__u32 unanswered; /* in a row */
+	__u32 pad;
+};
+
 enum workload_flag {
 	WORKLOAD_LEFT_OUT = 1, /* sees service addresses as they are: not translated at its sockets */
 };
@@ -103,6 +112,7 @@ enum socket_lb_event {
 	SOCKET_LB_LEFT_OUT,
 	SOCKET_LB_READ_AGAIN,
 	SOCKET_LB_NOT_RECORDED,
+	SOCKET_LB_AVOIDED,
 	SOCKET_LB_EVENTS,
 };
 
@@ -184,6 +194,22 @@ struct {
 	__type(key, struct socket_peer);
 	__type(value, struct endpoint);
 } datagram_frontends SEC(".maps") __weak;
+
+/* Written by the agent several times a second: when (CLOCK_MONOTONIC). 0: there was none yet. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} beat SEC(".maps") __weak;
+
+/* Written and read by the hooks while no agent is there; by backend. Missing: nothing is held against it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct endpoint);
+	__type(value, struct attempts);
+} attempts SEC(".maps") __weak;
 
 /* Counted by the hooks, summed by the agent; index: enum socket_lb_event. */
 struct {

@@ -22,6 +22,7 @@ HOOKS: dict[str, AttachType] = {
     "socket_lb_recvmsg6": AttachType.CGROUP_RECVMSG6,
     "socket_lb_sendmsg4": AttachType.CGROUP_SENDMSG4,
     "socket_lb_sendmsg6": AttachType.CGROUP_SENDMSG6,
+    "socket_lb_answered": AttachType.CGROUP_SOCK_OPS,
     "socket_lb_connect4": AttachType.CGROUP_CONNECT4,
     "socket_lb_connect6": AttachType.CGROUP_CONNECT6,
 }

@@ -13,6 +13,7 @@ import structlog
 from meshd.config import Config
 from meshd.dataplane.attach import attach, attached
 from meshd.dataplane.audit import Auditor
+from meshd.dataplane.beat import Beat
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.feature import Context, Rule, merged
@@ -99,6 +100,7 @@ class Dataplane:
             self.closer.look_at_all,
             self.generations,
         )
+        self._beat = Beat(opened.loaded.maps.get("beat"))
         self._links: dict[str, Link] = {}
 
     def attach(self, cgroup: Path) -> None:
@@ -122,6 +124,7 @@ class Dataplane:
             tasks.create_task(self.auditor.run())
             tasks.create_task(self.sweeper.run())
             tasks.create_task(self._keep_attached())
+            tasks.create_task(self._beat.run())
 
     def close(self) -> None:
         """Gives all descriptors back; what is pinned goes on working."""

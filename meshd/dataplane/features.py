@@ -55,6 +55,8 @@ SOCKET_LB = Feature(
     maps=socket_lb.MAPS,
     kernel_maps=(
         "affinities",
+        "attempts",
+        "beat",
         "connections",
         "datagram_backends",
         "datagram_frontends",
@@ -69,6 +71,7 @@ SOCKET_LB = Feature(
     needs={
         "socket_lb_getpeername4": ("cgroup_getpeername",),
         "socket_lb_getpeername6": ("cgroup_getpeername",),
+        "socket_lb_answered": ("cgroup_sock_ops",),
         "socket_lb_release": ("cgroup_sock_release",),
         "socket_lb_sendmsg4": ("cgroup_sendmsg",),
         "socket_lb_sendmsg6": ("cgroup_sendmsg",),

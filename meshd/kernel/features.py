@@ -104,6 +104,8 @@ def _catalogue() -> tuple[tuple[str, str, str, Probe], ...]:
          _all(_loads(sock_addr, AttachType.CGROUP_GETPEERNAME4), _loads(sock_addr, AttachType.CGROUP_GETPEERNAME6))),
         ("cgroup_sock_release", "socket_lb", "records of closed sockets stay until they are overwritten",
          _loads(lib.BPF_PROG_TYPE_CGROUP_SOCK, AttachType.CGROUP_SOCK_RELEASE)),
+        ("cgroup_sock_ops", "socket_lb", "without an agent, backends that do not answer are not left alone",
+         _loads(lib.BPF_PROG_TYPE_SOCK_OPS, AttachType.CGROUP_SOCK_OPS)),
         ("cgroup_getsockopt", "l7", "SO_ORIGINAL_DST is not answered for steered connections",
          _loads(lib.BPF_PROG_TYPE_CGROUP_SOCKOPT, AttachType.CGROUP_GETSOCKOPT)),
         ("set_retval", "socket_lb", refuses, _helper(sock_addr, lib.BPF_FUNC_set_retval)),
