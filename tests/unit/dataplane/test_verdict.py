@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.dataplane.probes.verdict import Judge, against_us, silence_limit_s
@@ -124,6 +124,7 @@ def test_a_link_that_flaps_does_not_flap_the_choice() -> None:
     assert len(world.seen) <= 9
 
 
+@settings(deadline=None)
 @given(st.lists(st.booleans(), min_size=1200, max_size=1200))
 def test_loss_alone_never_makes_it_fall(lost: list[bool]) -> None:
     """At most every other question is lost, in any pattern that answers one of eight."""
