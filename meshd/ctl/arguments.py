@@ -36,7 +36,9 @@ FILE holds one or more documents, YAML or JSON, each a meshd.v1.Service (proto/m
     frontends:
       - {address: 10.96.0.10, port: 80, protocol: TCP, portName: http}
     global: true
-    affinity: LOCAL            # NONE, LOCAL, REMOTE
+    affinity: LOCAL            # NONE, LOCAL, REMOTE; or a ladder, which goes before:
+    failover: local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1, any
+    minHealthyPercent: 70      # of a rung; below, the next one takes a part
     affinityTimeoutSeconds: 0  # more: a client keeps its backend for so long
 
 A document that is wrong is refused alone; the others are applied.
@@ -201,6 +203,12 @@ def add_services(commands: Commands) -> None:
         "--global", dest="is_global", action="store_true", help="backends of other clusters count"
     )
     apply.add_argument("--affinity", choices=("none", "local", "remote"), default="none")
+    apply.add_argument(
+        "--failover", default="", metavar="LADDER", help="instead of --affinity: 'local, cluster:cm-2, any'"
+    )
+    apply.add_argument(
+        "--min-healthy-percent", type=count, metavar="PERCENT", help="of a rung, to take all (default: 70)"
+    )
     apply.add_argument("--session-affinity", type=count, default=0, metavar="SECONDS", help="0: none")
     apply.add_argument("--internal-local", action="store_true", help="only backends on the same node serve")
     apply.add_argument("--close-tcp", action="store_true", help="close TCP connections of removed backends")

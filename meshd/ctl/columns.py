@@ -111,6 +111,7 @@ SERVICES: tuple[Column[service_pb2.Service], ...] = (
     Column("GLOBAL", said, wide=True),
     Column("SHARED", lambda one: yes(one.shared), wide=True),
     Column("AFFINITY", lambda one: word(service_pb2.Affinity.Name(one.affinity), "AFFINITY_"), wide=True),
+    Column("FAILOVER", lambda one: one.failover or "-", wide=True),
     Column("SESSION", lambda one: f"{one.affinity_timeout_seconds}s", wide=True),
     Column("REVISION", lambda one: str(one.status.revision), wide=True),
 )

@@ -80,6 +80,8 @@ def from_flags(options: argparse.Namespace) -> service_pb2.Service:
         affinity_timeout_seconds=options.session_affinity,
         internal_traffic_local=options.internal_local,
         affinity=service_pb2.Affinity.Value(f"AFFINITY_{options.affinity.upper()}"),
+        failover=options.failover,
+        min_healthy_percent=options.min_healthy_percent,
         close_tcp=options.close_tcp,
     )
     # A keyword of Python.

@@ -7,28 +7,20 @@ The rules on nodes and zones are kube-proxy's (Kubernetes, pkg/proxy/topology.go
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
+from meshd.dataplane.candidate import Candidate, Place, is_on_node
+from meshd.dataplane.ladder import Part, climb, weighed
 from meshd.model import Affinity, Backend, Service, TrafficDistribution
+from meshd.model.failover import Ladder, parse_ladder
 
-
-class Place(NamedTuple):
-    """Where clients are: this node, and its zone (empty: not known)."""
-
-    node: str
-    zone: str = ""
-
-
-class Candidate(NamedTuple):
-    """A backend as one source names it; ``remote``: it runs in another cluster.
-
-    ``reachable``: not known to be out of reach. One that is stays alive: who is connected to it is left alone.
-    """
-
-    backend: Backend
-    source: str
-    remote: bool
-    reachable: bool = True
+# One backend of the preferred side is enough: as in Cilium.
+AFFINITY_LADDERS = {
+    Affinity.NONE: parse_ladder("any"),
+    Affinity.LOCAL: parse_ladder("local, any"),
+    Affinity.REMOTE: parse_ladder("remote, any"),
+}
+# Of a ladder that says nothing: between Envoy (100 / overprovisioning factor 1.4: 71) and Google's load balancers (70).
+MIN_HEALTHY_PERCENT = 70
 
 
 def is_ready(service: Service, backend: Backend) -> bool:
@@ -51,17 +43,42 @@ def choose(
 ) -> list[Candidate]:
     """The backends that new connections from ``place`` go to; empty: refuse them.
 
-    ``external``: to a frontend of `Service.external`, which internalTrafficPolicy does not speak of.
+    Where several rungs or weighted targets share the traffic, with weights that do so. ``external``: to a frontend of
+    `Service.external`, which internalTrafficPolicy does not speak of.
     """
+    return weighed(shares(service, candidates, place, external=external))
+
+
+def shares(
+    service: Service, candidates: Iterable[Candidate], place: Place, *, external: bool = False
+) -> list[Part]:
+    """As `choose`, the groups of backends with the share of the traffic that each group takes."""
     local = service.internal_traffic_local and not external
-    allowed = within_reach(service, [c for c in candidates if not local or is_on_node(c, place.node)])
-    ready = [c for c in allowed if is_ready(service, c.backend)]
-    if ready:
-        preferred = prefer(service.affinity, weighted(ready))
-        # Hints spread traffic over zones; where only this node may serve there is nothing to spread.
-        return preferred if local else near(service, preferred, place)
-    # Those on their way out help out wherever they are.
-    return prefer(service.affinity, weighted([c for c in allowed if is_serving(c.backend)]))
+    allowed = [c for c in candidates if not local or is_on_node(c, place.node)]
+    within = within_reach(service, allowed)
+    ready = weighted([c for c in within if is_ready(service, c.backend)])
+    if not ready:
+        # Those on their way out help out wherever they are, and how many more there were says nothing.
+        ending = weighted([c for c in within if is_serving(c.backend)])
+        return climb(ladder_of(service), ending, (), place, 0)
+    usable = set(map(id, ready))
+    unhealthy = [c for c in allowed if id(c) not in usable and c.backend.weight and not c.backend.terminating]
+    parts = climb(ladder_of(service), ready, unhealthy, place, min_healthy_percent(service))
+    if local:
+        return parts  # Hints spread traffic over zones; where only this node may serve there is nothing to spread.
+    return [Part(near(service, part.candidates, place), part.share) for part in parts]
+
+
+def ladder_of(service: Service) -> Ladder:
+    """The service's own ladder, or the one that its affinity stands for."""
+    return service.failover or AFFINITY_LADDERS[service.affinity]
+
+
+def min_healthy_percent(service: Service) -> int:
+    """Which share of a rung must be healthy for it to take everything; 0: one backend is enough."""
+    if service.min_healthy_percent is not None:
+        return service.min_healthy_percent
+    return MIN_HEALTHY_PERCENT if service.failover else 0
 
 
 def within_reach(service: Service, candidates: list[Candidate]) -> list[Candidate]:
@@ -96,18 +113,6 @@ def _distributed(wish: TrafficDistribution, ready: list[Candidate], place: Place
     return [c for c in ready if place.zone and c.backend.zone == place.zone] or ready
 
 
-def is_on_node(candidate: Candidate, node: str) -> bool:
-    """A remote cluster's backends are never local, whatever its nodes are called."""
-    return not candidate.remote and candidate.backend.node == node
-
-
 def weighted(candidates: list[Candidate]) -> list[Candidate]:
     """Without those of weight 0, unless there are no others."""
     return [c for c in candidates if c.backend.weight > 0] or candidates
-
-
-def prefer(affinity: Affinity, candidates: list[Candidate]) -> list[Candidate]:
-    """The candidates on the preferred side; all of them if that side has none."""
-    if affinity is Affinity.NONE:
-        return candidates
-    return [c for c in candidates if c.remote == (affinity is Affinity.REMOTE)] or candidates

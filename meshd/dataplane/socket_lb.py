@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from meshd.dataplane.alias import alias_slots
-from meshd.dataplane.choice import Candidate, Place, alive, choose
+from meshd.dataplane.candidate import Candidate, Place
+from meshd.dataplane.choice import alive, choose
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import (
     Endpoint,
@@ -97,7 +98,8 @@ class Planner:
 
     def _place(self, mesh: Mesh) -> Place:
         said = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
-        return Place(self.node, self.zone or next((node.zone for node in said if node is not None), ""))
+        zone = self.zone or next((node.zone for node in said if node is not None), "")
+        return Place(self.node, zone, self.cluster)
 
     def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
         """Backends that count: the service's own source's, and remote clusters' if it is global."""

@@ -11,6 +11,7 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from meshd.model.address import Address
+from meshd.model.failover import Ladder
 
 
 class Protocol(IntEnum):
@@ -73,6 +74,10 @@ class Service:
     is_global: bool | None = False
     shared: bool = True
     affinity: Affinity = Affinity.NONE
+    # In the place of `affinity`; empty: that one's ladder.
+    failover: Ladder = ()
+    # Which share of a rung must be healthy for it to take everything. None: the default of ladders.
+    min_healthy_percent: int | None = None
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
     traffic_distribution: TrafficDistribution = TrafficDistribution.ANY

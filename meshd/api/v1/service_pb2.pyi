@@ -138,6 +138,8 @@ class Service(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     EXTERNAL_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    MIN_HEALTHY_PERCENT_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     affinity_timeout_seconds: _builtins.int
@@ -154,6 +156,14 @@ class Service(_message.Message):
     """When a backend is removed, its established TCP connections are closed too."""
     source: _builtins.str
     """Who owns the object; output only."""
+    failover: _builtins.str
+    """Whose backends take the traffic, rung after rung, instead of `affinity`: "local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1,
+    any". Empty: the affinity decides.
+    """
+    min_healthy_percent: _builtins.int
+    """Which share of a rung must be healthy for it to take everything that reaches it; below, the next one takes a part. 0: one backend
+    is enough. At most 100. Absent: 70 with `failover`, else 0.
+    """
     @_builtins.property
     def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frontend]: ...
     @_builtins.property
@@ -179,17 +189,23 @@ class Service(_message.Message):
         source: _builtins.str = ...,
         status: Global___ServiceStatus | None = ...,
         external: _abc.Iterable[Global___Frontend] | None = ...,
+        failover: _builtins.str = ...,
+        min_healthy_percent: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_shared", b"_shared", "global", b"global", "shared", b"shared", "status", b"status"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "global", b"global", "min_healthy_percent", b"min_healthy_percent", "shared", b"shared", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__global: _TypeAlias = _typing.Literal["global"]  # noqa: Y015
     _WhichOneofArgType__global: _TypeAlias = _typing.Literal["_global", b"_global"]  # noqa: Y015
+    _WhichOneofReturnType__min_healthy_percent: _TypeAlias = _typing.Literal["min_healthy_percent"]  # noqa: Y015
+    _WhichOneofArgType__min_healthy_percent: _TypeAlias = _typing.Literal["_min_healthy_percent", b"_min_healthy_percent"]  # noqa: Y015
     _WhichOneofReturnType__shared: _TypeAlias = _typing.Literal["shared"]  # noqa: Y015
     _WhichOneofArgType__shared: _TypeAlias = _typing.Literal["_shared", b"_shared"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__global) -> _WhichOneofReturnType__global | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_healthy_percent) -> _WhichOneofReturnType__min_healthy_percent | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shared) -> _WhichOneofReturnType__shared | None: ...
 

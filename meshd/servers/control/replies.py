@@ -22,6 +22,7 @@ from meshd.model import (
     ServiceName,
     format_address,
 )
+from meshd.model.failover import format_ladder
 from meshd.servers.introspection import Introspection, KernelMap, Peer
 from meshd.state import Mesh, PlanKey, SourceState
 
@@ -76,6 +77,8 @@ class Replies:
             publish_not_ready=value.publish_not_ready,
             shared=value.shared,
             affinity=AFFINITIES[value.affinity],
+            failover=format_ladder(value.failover),
+            min_healthy_percent=value.min_healthy_percent,
             close_tcp=value.close_tcp,
             source=value.source,
             status=self.service_status(value),

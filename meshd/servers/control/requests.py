@@ -22,6 +22,7 @@ from meshd.model import (
     is_ipv4,
     parse_address,
 )
+from meshd.model.failover import Ladder, parse_ladder
 
 SOURCE = "api"
 
@@ -92,6 +93,9 @@ def service_from(message: service_pb2.Service) -> Service:
         faults.add("service.affinity_timeout_seconds", f"above {AFFINITY_TIMEOUT_MAX_S}")
     if message.affinity not in AFFINITIES:
         faults.add("service.affinity", f"unknown value {message.affinity}")
+    failover = ladder_from(faults, "service.failover", message.failover)
+    if message.min_healthy_percent > 100:
+        faults.add("service.min_healthy_percent", "above 100")
     faults.check()
     return Service(
         name,
@@ -103,8 +107,19 @@ def service_from(message: service_pb2.Service) -> Service:
         is_global=getattr(message, "global") if message.HasField("global") else None,
         shared=message.shared if message.HasField("shared") else True,
         affinity=AFFINITIES[message.affinity],
+        failover=failover,
+        min_healthy_percent=message.min_healthy_percent if message.HasField("min_healthy_percent") else None,
         close_tcp=message.close_tcp,
     )
+
+
+def ladder_from(faults: Faults, field: str, text: str) -> Ladder:
+    """The ladder ``text``; empty, and a fault, if it is none."""
+    try:
+        return parse_ladder(text) if text else ()
+    except ValueError as error:
+        faults.add(field, str(error))
+        return ()
 
 
 def frontends_from(faults: Faults, message: service_pb2.Service) -> Iterator[Frontend]:

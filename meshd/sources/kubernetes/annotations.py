@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from meshd.errors import InvalidObject
 from meshd.model import Affinity
+from meshd.model.failover import Ladder, parse_ladder
 
 OWN_PREFIX = "meshd.io/"
 NETNS = "meshd.io/netns"
@@ -21,6 +22,8 @@ CLOSE_TCP = "meshd.io/close-tcp-on-removal"
 SERVICE_GLOBAL = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")
 SERVICE_SHARED = ("meshd.io/shared", "service.cilium.io/shared", "io.cilium/shared-service")
 SERVICE_AFFINITY = ("meshd.io/affinity", "service.cilium.io/affinity", "io.cilium/service-affinity")
+FAILOVER = "meshd.io/failover"
+MIN_HEALTHY_PERCENT = "meshd.io/min-healthy-percent"
 NAMESPACE_GLOBAL = "meshd.io/global"
 # Of Cilium: whether annotated services of the namespace may be global; it makes no service global by itself.
 NAMESPACE_MAY_BE_GLOBAL = "clustermesh.cilium.io/global"
@@ -71,17 +74,43 @@ class Annotations:
                 return Affinity.NONE
             raise self._invalid(name, f"{value!r} is not one of none, local, remote") from None
 
+    def failover(self) -> Ladder:
+        """The ladder of a service; empty where nothing is said, so its affinity decides.
+
+        Raises:
+            InvalidObject: a part of it is none.
+        """
+        text = self._values.get(FAILOVER)
+        if text is None:
+            return ()
+        try:
+            return parse_ladder(text)
+        except ValueError as error:
+            raise self._invalid(FAILOVER, str(error)) from None
+
+    def min_healthy_percent(self) -> int | None:
+        """Which share of a rung must be healthy for it to take everything; None where nothing is said.
+
+        Raises:
+            InvalidObject: it is no number from 0 to 100.
+        """
+        return self._number(MIN_HEALTHY_PERCENT, 0, 100)
+
     def weight(self) -> int:
         """The weight of the backends of a slice, 1..65535.
 
         Raises:
             InvalidObject: it is no such number.
         """
-        value = self._values.get(WEIGHT)
+        found = self._number(WEIGHT, 1, WEIGHT_MAX)
+        return WEIGHT_DEFAULT if found is None else found
+
+    def _number(self, name: str, least: int, most: int) -> int | None:
+        value = self._values.get(name)
         if value is None:
-            return WEIGHT_DEFAULT
-        if not (value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= WEIGHT_MAX):
-            raise self._invalid(WEIGHT, f"{value!r} is not a number from 1 to {WEIGHT_MAX}")
+            return None
+        if not (value.isascii() and value.isdecimal() and least <= int(value[:9]) <= most):
+            raise self._invalid(name, f"{value!r} is not a number from {least} to {most}")
         return int(value)
 
     def _invalid(self, name: str, reason: str) -> InvalidObject:

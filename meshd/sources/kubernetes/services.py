@@ -85,6 +85,8 @@ def service(found: ServiceObject, name: ObjectName, source: str) -> tuple[Servic
         is_global=said.truth(*SERVICE_GLOBAL),
         shared=said.truth(*SERVICE_SHARED) is not False,
         affinity=said.service_affinity(),
+        failover=said.failover(),
+        min_healthy_percent=said.min_healthy_percent(),
         close_tcp=said.truth(CLOSE_TCP) is True,
         traffic_distribution=_traffic_distribution(spec, remarks),
     ), remarks

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from meshd.dataplane.choice import Candidate, Place, alive, choose
+from meshd.dataplane.candidate import Candidate, Place
+from meshd.dataplane.choice import alive, choose
 from meshd.model import (
     Affinity,
     Backend,

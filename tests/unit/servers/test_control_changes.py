@@ -94,6 +94,27 @@ async def test_what_was_applied_and_deleted_is_remembered_by_the_next_start(tmp_
         assert agent.mesh.is_complete("api")
 
 
+async def test_a_ladder_is_kept_over_a_restart_and_shown_as_it_was_said(tmp_path: Path) -> None:
+    ladder = "local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1, any"
+    async with serving(tmp_path) as agent:
+        laddered = web(failover=ladder, min_healthy_percent=40)
+        await agent.services.ApplyService(apply(laddered), timeout=TIMEOUT_S)
+    async with serving(tmp_path) as agent:
+        request = service_pb2.GetServiceRequest(namespace="default", name="web")
+        found = (await agent.services.GetService(request, timeout=TIMEOUT_S)).service
+        assert (found.failover, found.min_healthy_percent) == (ladder, 40)
+
+
+async def test_a_bad_ladder_and_a_bad_minimum_are_named(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agent:
+        bad = web(failover="local, near", min_healthy_percent=101)
+        error = await refusal(agent.services.ApplyService(apply(bad), timeout=TIMEOUT_S))
+        found = {each.field: each.description for each in detail(error, BadRequest).field_violations}
+        assert set(found) == {"service.failover", "service.min_healthy_percent"}
+        assert "service default/web: 'near' is not one of" in found["service.failover"]
+        assert not list(agent.mesh.services.values())
+
+
 async def test_a_change_is_on_disk_before_the_answer(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
         agent.dataplane.open.clear()

@@ -19,6 +19,7 @@ from meshd.model import (
     TrafficDistribution,
     parse_address,
 )
+from meshd.model.failover import format_ladder
 from meshd.sources.kubernetes.objects import Context, Converted, convert, identify
 
 CONTEXT = Context(source="manifests", cluster="cm-1", node="node-1")
@@ -228,6 +229,21 @@ def test_sharing_and_affinity_follow_their_annotations(
     assert (shared, affinity) == (value.shared, value.affinity)
 
 
+def test_a_ladder_and_its_minimum_are_annotations() -> None:
+    value = service_value(
+        annotations="{meshd.io/failover: 'local, cluster:cm-2 weight 3', meshd.io/min-healthy-percent: '50'}"
+    )
+    assert (format_ladder(value.failover), value.min_healthy_percent) == ("local, cluster:cm-2 weight 3", 50)
+    plain = service_value()
+    assert (plain.failover, plain.min_healthy_percent) == ((), None)
+
+
+def test_a_bad_ladder_is_refused_with_its_part() -> None:
+    with pytest.raises(InvalidObject, match="'near' is not one of node, zone, local") as refused:
+        service("{}", "{meshd.io/failover: 'local, near'}")
+    assert refused.value.object_name == "Service galaxy/rebel-base"
+
+
 def test_an_external_name_can_be_global_without_having_frontends() -> None:
     value = service_value("{type: ExternalName}", "{service.cilium.io/global: 'true'}")
     assert (value.is_global, value.frontends) == (True, ())
@@ -336,6 +352,8 @@ def test_a_bad_field_of_a_service_is_named_by_its_path(spec: str, field: str) ->
     [
         ("{meshd.io/global: 'yes'}", "metadata.annotations[meshd.io/global]"),
         ("{meshd.io/affinity: nearest}", "metadata.annotations[meshd.io/affinity]"),
+        ("{meshd.io/failover: 'local, near'}", "metadata.annotations[meshd.io/failover]"),
+        ("{meshd.io/min-healthy-percent: '101'}", "metadata.annotations[meshd.io/min-healthy-percent]"),
         ("{meshd.io/close-tcp-on-removal: '1'}", "metadata.annotations[meshd.io/close-tcp-on-removal]"),
         ("{a: b, service.cilium.io/global: true}", "metadata.annotations[service.cilium.io/global]"),
     ],

@@ -1,0 +1,32 @@
+"""A backend that may be chosen, and the place of the clients that it is chosen for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meshd.model import Backend
+
+
+class Place(NamedTuple):
+    """Where clients are: this node, its zone (empty: not known), and its cluster."""
+
+    node: str
+    zone: str = ""
+    cluster: str = ""
+
+
+class Candidate(NamedTuple):
+    """A backend as one source names it; ``remote``: it runs in another cluster.
+
+    ``reachable``: not known to be out of reach. One that is stays alive: who is connected to it is left alone.
+    """
+
+    backend: Backend
+    source: str
+    remote: bool
+    reachable: bool = True
+
+
+def is_on_node(candidate: Candidate, node: str) -> bool:
+    """A remote cluster's backends are never local, whatever its nodes are called."""
+    return not candidate.remote and candidate.backend.node == node
