@@ -22,6 +22,7 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
+from meshd.agent.failover_view import FailoverView
 from meshd.agent.introspect import DataplaneView, build, peers, problems
 from meshd.agent.kubernetes_node import KubernetesNode, configured
 from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
@@ -194,6 +195,7 @@ class Agent:
         kubernetes = kubernetes_source(self._mesh, config)
         short_circuit = short_circuit_of(config, dataplane.opened)
         short_circuits = ShortCircuitView(config, self._mesh, dataplane, short_circuit, found)
+        failover = FailoverView(self._mesh, dataplane.services)
         local_etcd = self._local_etcd(nodes, short_circuits.cluster)
         expirer = expirer_of(dataplane.opened)
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
@@ -214,6 +216,7 @@ class Agent:
                 *view.figures(),
                 *pod_network.figures(),
                 *short_circuits.figures(),
+                *failover.figures(),
                 *node_figures(self._mesh, nodes),
                 *(probe_figures(probes) if probes is not None else ()),
                 *certificate_figures(config),
@@ -224,6 +227,7 @@ class Agent:
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
             short_circuit=short_circuits,
+            failover_plans=failover.plans,
             drops=pod_network.drops,
             routing=lambda node: routing(ways, probes, node),
             problems=lambda: [
@@ -234,6 +238,7 @@ class Agent:
                 *pod_network.problems(),
                 *(probes.problems() if probes is not None else ()),
                 *short_circuits.problems(),
+                *failover.problems(),
                 *(node.problems() if node is not None else ()),
             ],
         )

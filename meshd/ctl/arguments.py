@@ -37,7 +37,7 @@ FILE holds one or more documents, YAML or JSON, each a meshd.v1.Service (proto/m
       - {address: 10.96.0.10, port: 80, protocol: TCP, portName: http}
     global: true
     affinity: LOCAL            # NONE, LOCAL, REMOTE; or a ladder, which goes before:
-    failover: local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1, any
+    failover: local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1 capacity 40, any
     minHealthyPercent: 70      # of a rung; below, the next one takes a part
     affinityTimeoutSeconds: 0  # more: a client keeps its backend for so long
 
@@ -59,6 +59,13 @@ A document that is wrong is refused alone; the others are applied.
 """
 
 
+FAILOVER_PLAN = """\
+Nothing is changed: what chooses backends is asked twice, as things are and with those backends out of reach.
+SHARE is of the service's traffic from this node, EACH how much more of it each backend gets, HEADROOM what the stated
+capacity of a target leaves (below 0: it has more).
+"""
+
+
 def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     """The parser; of EXTRAS those named in ``extras`` with their own arguments, the others by name only."""
     parser = argparse.ArgumentParser(
@@ -73,6 +80,7 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     add_services(commands)
     add_backends(commands)
     add_short_circuit(commands)
+    add_failover(commands)
     add_cni(commands)
     add_tools(commands)
     for name, (module, help_text) in EXTRAS.items():
@@ -280,6 +288,22 @@ def add_short_circuit(commands: Commands) -> None:
             action="store_true",
             help="on all nodes of the cluster; waits for each node's word, as long as --timeout says",
         )
+
+
+def add_failover(commands: Commands) -> None:
+    """The commands of ``failover``."""
+    actions = add_group(commands, "failover", "whose backends take over when others cannot serve")
+    plan = add_command(
+        actions,
+        "plan",
+        "failover:plan",
+        "who would take over if a cluster, or a node or zone of it, could not be reached from this node",
+        epilog=FAILOVER_PLAN,
+    )
+    plan.add_argument("--lose", required=True, metavar="CLUSTER")
+    part = plan.add_mutually_exclusive_group()
+    part.add_argument("--node", default="", help="only this node of it")
+    part.add_argument("--zone", default="", help="only this zone of it")
 
 
 def add_cni(commands: Commands) -> None:

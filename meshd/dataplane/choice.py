@@ -7,6 +7,7 @@ The rules on nodes and zones are kube-proxy's (Kubernetes, pkg/proxy/topology.go
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from meshd.dataplane.candidate import Candidate, Place, is_on_node
 from meshd.dataplane.ladder import Part, climb, weighed
@@ -21,6 +22,14 @@ AFFINITY_LADDERS = {
 }
 # Of a ladder that says nothing: between Envoy (100 / overprovisioning factor 1.4: 71) and Google's load balancers (70).
 MIN_HEALTHY_PERCENT = 70
+
+
+class Standing(NamedTuple):
+    """``unhealthy``: who else counts for the healthy share. Not ``ready``: those that can be used are ending."""
+
+    usable: list[Candidate]
+    unhealthy: list[Candidate]
+    ready: bool
 
 
 def is_ready(service: Service, backend: Backend) -> bool:
@@ -54,19 +63,28 @@ def shares(
 ) -> list[Part]:
     """As `choose`, the groups of backends with the share of the traffic that each group takes."""
     local = service.internal_traffic_local and not external
+    found = standing(service, candidates, place, external=external)
+    minimum = min_healthy_percent(service) if found.ready else 0
+    parts = climb(ladder_of(service), found.usable, found.unhealthy, place, minimum)
+    if local or not found.ready:
+        return parts  # Hints spread traffic over zones; where only this node may serve there is nothing to spread.
+    return [part._replace(candidates=near(service, part.candidates, place)) for part in parts]
+
+
+def standing(
+    service: Service, candidates: Iterable[Candidate], place: Place, *, external: bool = False
+) -> Standing:
+    """Who can be used at all, before preferences."""
+    local = service.internal_traffic_local and not external
     allowed = [c for c in candidates if not local or is_on_node(c, place.node)]
     within = within_reach(service, allowed)
     ready = weighted([c for c in within if is_ready(service, c.backend)])
     if not ready:
         # Those on their way out help out wherever they are, and how many more there were says nothing.
-        ending = weighted([c for c in within if is_serving(c.backend)])
-        return climb(ladder_of(service), ending, (), place, 0)
+        return Standing(weighted([c for c in within if is_serving(c.backend)]), [], ready=False)
     usable = set(map(id, ready))
-    unhealthy = [c for c in allowed if id(c) not in usable and c.backend.weight and not c.backend.terminating]
-    parts = climb(ladder_of(service), ready, unhealthy, place, min_healthy_percent(service))
-    if local:
-        return parts  # Hints spread traffic over zones; where only this node may serve there is nothing to spread.
-    return [Part(near(service, part.candidates, place), part.share) for part in parts]
+    lost = [c for c in allowed if id(c) not in usable and c.backend.weight and not c.backend.terminating]
+    return Standing(ready, lost, ready=True)
 
 
 def ladder_of(service: Service) -> Ladder:

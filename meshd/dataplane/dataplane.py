@@ -17,7 +17,7 @@ from meshd.dataplane.beat import Beat
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.feature import Context, Rule, merged
-from meshd.dataplane.features import SOCKET_LB
+from meshd.dataplane.features import SOCKET_LB, service_planner
 from meshd.dataplane.generation import Generation
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import ServiceRow, SlotKey
@@ -66,6 +66,7 @@ class Dataplane:
             self.netns.id_of,
             self.netns.node_cookie,
         )
+        self.services = service_planner(self._context)
         self._rules: dict[str, list[Rule]] = {}
         for feature in opened.features:
             for kind, rule in feature.rules(self._context).items():

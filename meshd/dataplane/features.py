@@ -32,11 +32,16 @@ def _socket_lb_sizes(config: Config) -> Mapping[str, int]:
     }
 
 
-def _socket_lb_rules(context: Context) -> Mapping[str, Rule]:
+def service_planner(context: Context) -> socket_lb.Planner:
+    """What plans the services of this node."""
     config = context.config
-    planner = socket_lb.Planner(
+    return socket_lb.Planner(
         context.layouts, config.node_name, context.held, config.zone, config.cluster_name
     )
+
+
+def _socket_lb_rules(context: Context) -> Mapping[str, Rule]:
+    planner = service_planner(context)
     return {
         "service": lambda mesh, name: planner.service(mesh, ServiceName(*name.split("/", 1))),
         "source": planner.source,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshd.dataplane.alias import alias_slots
 from meshd.dataplane.candidate import Candidate, Place
@@ -52,6 +53,14 @@ RETIRED = frozenset({"members", "slots"})
 CONTESTED = frozenset({"frontends", "workloads"})
 
 
+class Able(NamedTuple):
+    """A frontend with its candidates. ``external``: one of `Service.external`."""
+
+    frontend: Frontend
+    external: bool
+    candidates: list[Candidate]
+
+
 @dataclass(frozen=True, slots=True)
 class Planner:
     """What plans depend on besides the mesh: where this is, and what the kernel held at the start.
@@ -71,16 +80,29 @@ class Planner:
         service = mesh.service(name)
         if service is None:
             return Plan({})
-        candidates = list(self._candidates(mesh, service))
         rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
         served = {}
+        place = self.place(mesh)
+        for able in self.able(mesh, service):
+            key, backends = self._frontend(service, able, place, rows)
+            served[key] = ServedFrontend(str(name), backends, service.close_tcp)
+        return Plan(rows, served)
+
+    def able(self, mesh: Mesh, service: Service) -> Iterator[Able]:
+        """Each frontend of ``service`` that is answered here, with all backends that could be chosen for it."""
+        candidates = list(self._candidates(mesh, service))
         for external, frontends in ((False, service.frontends), (True, service.external)):
             for frontend in frontends:
-                if self._belongs_to_a_stronger_source(mesh, service, frontend):
-                    continue
-                key, backends = self._frontend(mesh, service, frontend, candidates, rows, external)
-                served[key] = ServedFrontend(str(name), backends, service.close_tcp)
-        return Plan(rows, served)
+                key = self._key(frontend)
+                if not self._belongs_to_a_stronger_source(mesh, service, key):
+                    found = [*matching(candidates, frontend), *self._held(mesh, service, key, frontend)]
+                    yield Able(frontend, external, found)
+
+    def place(self, mesh: Mesh) -> Place:
+        """Where this node's clients are."""
+        said = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
+        zone = self.zone or next((node.zone for node in said if node is not None), "")
+        return Place(self.node, zone, self.cluster)
 
     def source(self, mesh: Mesh, name: str) -> Plan:
         """The row that says what the number of a source means."""
@@ -96,11 +118,6 @@ class Planner:
         key = self.layouts.u64.encode(netns_cookie)
         return Plan({"workloads": {key: self.layouts.workload.encode(WorkloadRow(self.layouts.left_out))}})
 
-    def _place(self, mesh: Mesh) -> Place:
-        said = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
-        zone = self.zone or next((node.zone for node in said if node is not None), "")
-        return Place(self.node, zone, self.cluster)
-
     def _candidates(self, mesh: Mesh, service: Service) -> Iterator[Candidate]:
         """Backends that count: the service's own source's, and remote clusters' if it is global."""
         is_global = sharing.is_global(mesh, service)
@@ -112,10 +129,12 @@ class Planner:
                     silent = remote and self.out_of_reach.has(mesh, part.source, backend.address)
                     yield Candidate(backend, part.source, remote, reachable=not silent)
 
-    def _belongs_to_a_stronger_source(self, mesh: Mesh, service: Service, frontend: Frontend) -> bool:
+    def _key(self, frontend: Frontend) -> bytes:
+        return self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
+
+    def _belongs_to_a_stronger_source(self, mesh: Mesh, service: Service, key: bytes) -> bool:
         """Whether the kernel held this frontend at the start for a source that goes before the service's, and that has not
         listed since: its row stands until then."""
-        key = self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
         holder = self.held.owner(key)
         return (
             holder is not None
@@ -124,26 +143,19 @@ class Planner:
         )
 
     def _frontend(
-        self,
-        mesh: Mesh,
-        service: Service,
-        frontend: Frontend,
-        candidates: Iterable[Candidate],
-        rows: Rows,
-        external: bool,
+        self, service: Service, able: Able, place: Place, rows: Rows
     ) -> tuple[bytes, tuple[bytes, ...]]:
         """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
-        endpoint = Endpoint(frontend.address, frontend.port, frontend.protocol)
-        key = self.layouts.endpoint.encode(endpoint)
-        able = [*matching(candidates, frontend), *self._held(mesh, service, key, frontend)]
-        chosen = distinct(choose(service, able, self._place(mesh), external=external), frontend)
+        frontend, external, candidates = able
+        endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
+        chosen = distinct(choose(service, candidates, place, external=external), frontend)
         wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
         number = self._list(endpoint, chosen, rows, wants_members)
         source, flags = source_number(service.source), self.layouts.external if external else 0
         rows["frontends"][key] = self.layouts.service.encode(
             ServiceRow(number, len(chosen), service.affinity_timeout_s, source, flags)
         )
-        staying = distinct(alive(service, able), frontend)
+        staying = distinct(alive(service, candidates), frontend)
         return key, tuple(self.layouts.endpoint.encode(each) for each in staying)
 
     def _held(self, mesh: Mesh, service: Service, key: bytes, frontend: Frontend) -> Iterator[Candidate]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from meshd.model import Node, ServiceName
+from meshd.model.failover_plan import FailoverPlan, Loss
 from meshd.servers.short_circuit import ShortCircuit
 
 
@@ -147,6 +148,7 @@ class Introspection:
 
     ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
     connection to the service could be given now. ``problems``: sentences about what sources said and cannot be used.
+    ``failover_plans``: what a loss would do to one service, as seen from this node; none: it has no backend there.
     ``drops``: every reason and direction; None: no programs carry pods' packets here.
     """
 
@@ -160,6 +162,7 @@ class Introspection:
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
     short_circuit: ShortCircuit
+    failover_plans: Callable[[ServiceName, Loss], Sequence[FailoverPlan]]
     problems: Callable[[], Sequence[str]] = tuple
     routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None

@@ -80,6 +80,22 @@ def test_affinity_prefers_a_side_as_long_as_it_serves(
     assert serving(node, vip, backends[preferred])
 
 
+def test_a_plan_says_where_traffic_goes_when_the_first_rung_loses_its_backend(served: TwoClusters) -> None:
+    here, there, node = served.second, served.first, served.second.nodes[0]
+    there.write("ladder", 9, ready=(FIRST,), **GLOBAL)
+    here.write("ladder", 9, ready=(SECOND,), failover="cluster:cm-1, local capacity 80", **GLOBAL)
+    vip = here.vip(9)
+    assert serving(node, vip, FIRST)
+    plans = json.loads(meshctl(node, "failover", "plan", "--lose", "cm-1", "-o", "json"))["plans"]
+    (plan,) = (each for each in plans if each["service"] == "ladder")
+    shares = {each["cluster"]: (each["before"]["share"], each["after"]["share"]) for each in plan["clusters"]}
+    assert (shares, plan["nothingLeft"]) == ({"cm-2": (0, 1), "cm-1": (1, 0)}, False)
+    there.write("ladder", 9, waiting=(FIRST,), **GLOBAL)
+    assert serving(node, vip, SECOND)
+    problem = "service default/ladder: local is to take 100% of the traffic and can take 80%"
+    assert problem in meshctl(node, "status")
+
+
 def test_only_what_both_clusters_call_global_and_one_shares_is_seen(served: TwoClusters) -> None:
     here, there, node = served.second, served.first, served.second.nodes[0]
     there.write("kept", 4, ready=(FIRST,), shared="false", **GLOBAL)

@@ -6,8 +6,14 @@ import asyncio
 import time
 from collections.abc import Iterator
 
+from meshd.dataplane.failover_plan import failover_plans
+from meshd.dataplane.held import Held
+from meshd.dataplane.layouts import layouts
+from meshd.dataplane.socket_lb import Planner
 from meshd.errors import UnknownObject
+from meshd.kernel.object import BpfObject
 from meshd.model import ServiceName
+from meshd.model.failover_plan import FailoverPlan, Loss
 from meshd.servers.introspection import (
     Build,
     Drop,
@@ -79,8 +85,15 @@ class FakeDataplane:
             reconcile=lambda: Reconcile(0.0, 4, 2),
             backends_in_use=self.backends_in_use,
             short_circuit=self.short_circuit,
+            failover_plans=self.failover_plans,
             drops=lambda: self.drops,
         )
+
+    def failover_plans(self, name: ServiceName, loss: Loss) -> list[FailoverPlan]:
+        """The real ones: nothing of them needs a kernel."""
+        with BpfObject.open() as bpf:
+            made = layouts(bpf.btf)
+        return failover_plans(Planner(made, "node-1", Held(made, {}), cluster="cm-1"), self.mesh, name, loss)
 
     def dump(self, name: str) -> Iterator[MapRow]:
         """The rows of map "slots"."""

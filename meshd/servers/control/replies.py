@@ -70,8 +70,8 @@ class Replies:
         message = service_pb2.Service(
             namespace=value.name.namespace,
             name=value.name.name,
-            frontends=map(_frontend, value.frontends),
-            external=map(_frontend, value.external),
+            frontends=map(frontend_message, value.frontends),
+            external=map(frontend_message, value.external),
             affinity_timeout_seconds=value.affinity_timeout_s,
             internal_traffic_local=value.internal_traffic_local,
             publish_not_ready=value.publish_not_ready,
@@ -214,7 +214,8 @@ def plan_key(name: ServiceName) -> PlanKey:
     return PlanKey("service", str(name))
 
 
-def _frontend(value: Frontend) -> service_pb2.Frontend:
+def frontend_message(value: Frontend) -> service_pb2.Frontend:
+    """An address and port as callers see them."""
     return service_pb2.Frontend(
         address=format_address(value.address),
         port=value.port,

@@ -16,6 +16,8 @@ from meshd.api.v1 import (
     backend_pb2_grpc,
     cluster_pb2,
     cluster_pb2_grpc,
+    failover_pb2,
+    failover_pb2_grpc,
     map_pb2,
     map_pb2_grpc,
     metrics_pb2,
@@ -35,6 +37,7 @@ from meshd.servers.control.callers import Gate
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.drops import Metrics
 from meshd.servers.control.endpoint import listen_tls, listen_unix, reserved
+from meshd.servers.control.failover import Failovers
 from meshd.servers.control.maps import Maps
 from meshd.servers.control.nodes import Clusters, Nodes
 from meshd.servers.control.services import Services
@@ -64,6 +67,7 @@ NAMES = tuple(
         (map_pb2, "MapService"),
         (metrics_pb2, "MetricsService"),
         (short_circuit_pb2, "ShortCircuitService"),
+        (failover_pb2, "FailoverService"),
     )
 )
 
@@ -150,6 +154,8 @@ class ControlServer:
         metrics_pb2_grpc.add_MetricsServiceServicer_to_server(Metrics(shown), server)
         short_circuits = ShortCircuits(shown.short_circuit)
         short_circuit_pb2_grpc.add_ShortCircuitServiceServicer_to_server(short_circuits, server)
+        failovers = Failovers(mesh, shown, config.cluster_name)
+        failover_pb2_grpc.add_FailoverServiceServicer_to_server(failovers, server)
         health_pb2_grpc.add_HealthServicer_to_server(state, server)
         names = (*NAMES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, server)

@@ -82,6 +82,7 @@ def spread(service: Service, given: list[Candidate]) -> dict[str, str]:
 
 
 A3_B1 = "local, cluster:c2 weight 3 + cluster:c3 weight 1"
+CAPACITIES = "local capacity 10, cluster:c2 weight 3 capacity 30 + cluster:c3 weight 1 capacity 200"
 LADDERS: list[tuple[str, str, int | None, str, dict[str, str]]] = [
     ("the first rung takes all", "local, any", None, "2*c1 3*c2", {"c1": "1"}),
     ("also with a few unhealthy", "local, any", None, "7*c1 3*c1:unready 3*c2", {"c1": "1"}),
@@ -112,6 +113,19 @@ LADDERS: list[tuple[str, str, int | None, str, dict[str, str]]] = [
     ("node first", "node, any", None, "3*c1/z1 3*c2/z1", {"c1/z1": "1"}),
     ("own cluster by name", "cluster:c2, cluster:c1, any", None, "1*c1 1*c9", {"c1": "1"}),
     ("remote", "remote", None, "1*c1 1*c2", {"c2": "1"}),
+    ("a capacity is not passed", "local capacity 40, any", None, "2*c1 1*c2", {"c1": "2/5", "c2": "3/5"}),
+    ("a capacity above all", "local capacity 150, any", None, "2*c1 1*c2", {"c1": "1"}),
+    ("half of it, half of its capacity", "local capacity 150, any", 0, "1*c1 1*c1! 1*c2", {"c1": "3/4", "c2": "1/4"}),
+    ("who is full leaves the others of its rung more", "cluster:c2 weight 3 capacity 50 + cluster:c3 weight 1, any", None,
+     "1*c2 1*c3 1*c4", {"c2": "1/2", "c3": "1/2"}),
+    ("all of a rung full", "cluster:c2 weight 3 capacity 50 + cluster:c3 weight 1 capacity 20, any", None,
+     "1*c2 1*c3 1*c4", {"c2": "1/2", "c3": "1/5", "c4": "3/10"}),
+    ("capacity and no weights", "cluster:c2 capacity 10 + cluster:c3, any", None, "1*c2 1*c3 1*c4",
+     {"c2": "1/10", "c3": "9/10"}),
+    ("at the end of the ladder those without a capacity", "cluster:c2 capacity 10, local", 100, "1*c2 1*c1 1*c1! 1*c4",
+     {"c2": "1/10", "c1": "9/10"}),
+    ("at the end of the ladder beyond all capacities", "local capacity 20, cluster:c2 capacity 30", None, "1*c1 1*c2 1*c4",
+     {"c1": "2/5", "c2": "3/5"}),
     ("all end, so the first that serve", "cluster:c2, any", None, "1*c1:ending 1*c2:ending 8*c2:unready", {"c2": "1"}),
     ("ready elsewhere before ending here", "local", None, "1*c1:ending 1*c2", {"c2": "1"}),
 ]  # fmt: skip
@@ -141,6 +155,17 @@ def test_nodes_are_preferred_by_the_wish_of_traffic_distribution_within_what_a_t
     near = service(A3_B1, traffic_distribution=TrafficDistribution.SAME_ZONE)
     given = candidates("1*c2/z1 1*c2/z2 1*c3/z2 1*c3/z3")
     assert spread(near, given) == {"c2/z1": "3/4", "c3/z2": "1/8", "c3/z3": "1/8"}
+
+
+def test_what_a_stated_capacity_refuses_is_said() -> None:
+    (first, second, rest) = shares(service(CAPACITIES), candidates("1*c1 1*c2 1*c3"), PLACE)
+    assert (first.refused, second.refused, rest.refused) == (
+        Fraction(9, 10), Fraction(9, 10) * Fraction(3, 4) - Fraction(3, 10), Fraction(0),
+    )  # fmt: skip
+    assert (first.capacity, second.capacity, rest.capacity) == (Fraction(1, 10), Fraction(3, 10), Fraction(2))
+    assert [str(each.target) for each in (first, second, rest)] == [
+        "local capacity 10", "cluster:c2 weight 3 capacity 30", "cluster:c3 weight 1 capacity 200",
+    ]  # fmt: skip
 
 
 numbers = st.integers(0, 40)
@@ -195,7 +220,9 @@ def test_shares_are_everything_together_and_weights_follow_them(
     assert sum(part.share for part in parts) == (1 if parts else 0)
     total = sum(max(each.backend.weight, 1) for each in chosen)
     weights = {each.backend.address: Fraction(max(each.backend.weight, 1), total) for each in chosen}
+    unstated = any(part.capacity is None for part in parts)
     for part in parts:
+        assert part.capacity is None or not unstated or part.share <= part.capacity
         taken = sum(weights[each.backend.address] for each in part.candidates)
         assert abs(taken - part.share) < Fraction(1, 2**20)
 

@@ -26,6 +26,8 @@ def cluster(name: str, weight: int = 0) -> Target:
         (" node ,zone,local , remote", ((NODE,), (ZONE,), (LOCAL,), (REMOTE,))),
         ("local, cluster:cm-2 weight 30, any", ((LOCAL,), (cluster("cm-2", 30),), (ANY,))),
         ("cluster:a weight 3+cluster:b weight  1", ((cluster("a", 3), cluster("b", 1)),)),
+        ("local capacity 150, any", ((LOCAL._replace(capacity_percent=150),), (ANY,))),
+        ("cluster:a capacity 9 weight 2", ((Target(Where.CLUSTER, "a", 2, 9),),)),
         ("local + cluster:near, any", ((LOCAL, cluster("near")), (ANY,))),
     ],
 )
@@ -48,7 +50,13 @@ def test_commas_separate_rungs_and_plus_joins_targets(text: str, ladder: Ladder)
         ("local weight 0", "'local weight 0': weight 0 is not a number from 1 to 65535"),
         ("local weight 65536", "weight 65536 is not a number"),
         ("local weight ³", "weight ³ is not a number"),
-        ("local weight", "'local weight': after local only 'weight NUMBER' may follow"),
+        (
+            "local weight",
+            "'local weight': after local only 'weight NUMBER' and 'capacity PERCENT' may follow",
+        ),
+        ("local weight 3 weight 3", "after local only"),
+        ("local weight 3 capacity", "after local only"),
+        ("local capacity 1001", "'local capacity 1001': capacity 1001 is not a number from 1 to 1000"),
         ("local 3", "'local 3': after local only"),
         ("a b", "'a' is not one of"),
         ("local weight 2 + remote", "'local weight 2 + remote': either all that share a rung have a weight"),
@@ -76,7 +84,8 @@ def ladders(draw: st.DrawFn) -> Ladder:
         rung, targets = targets[:count], targets[count:]
         if draw(st.booleans()):
             rung = [each._replace(weight=draw(st.integers(1, 65535))) for each in rung]
-        rungs.append(tuple(rung))
+        limits = [draw(st.integers(0, 1000)) for _ in rung]
+        rungs.append(tuple(each._replace(capacity_percent=p) for each, p in zip(rung, limits, strict=True)))
     return tuple(rungs)
 
 

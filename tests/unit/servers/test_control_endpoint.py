@@ -204,7 +204,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
 
 
 def test_every_method_of_our_api_has_a_role() -> None:
-    from meshd.api.v1 import backend_pb2, cluster_pb2, metrics_pb2, node_pb2, short_circuit_pb2
+    from meshd.api.v1 import backend_pb2, cluster_pb2, failover_pb2, metrics_pb2, node_pb2, short_circuit_pb2
 
     files = (
         status_pb2,
@@ -215,6 +215,7 @@ def test_every_method_of_our_api_has_a_role() -> None:
         map_pb2,
         metrics_pb2,
         short_circuit_pb2,
+        failover_pb2,
     )
     methods = {
         f"/{service.full_name}/{method.name}"

@@ -1,0 +1,92 @@
+"""``meshctl failover``: who would take over."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+
+import grpc
+
+from meshd.api.v1 import failover_pb2
+from meshd.api.v1.failover_pb2_grpc import FailoverServiceStub
+from meshd.ctl.columns import endpoint
+from meshd.ctl.connection import connected
+from meshd.ctl.lists import pages
+from meshd.ctl.output import as_dict, print_table, show_object
+
+TITLES = ("SERVICE", "CLUSTER", "SHARE", "BACKENDS", "EACH", "HEADROOM")
+
+
+def plan(options: argparse.Namespace) -> int:
+    """``failover plan``"""
+    with connected(options) as channel:
+        found = all_plans(channel, options)
+    if options.output in {"json", "yaml"}:
+        show_object({"plans": [as_dict(one) for one in found]}, options.output)
+        return 0
+    lost = f"{options.lose}{options.node and f', node {options.node}'}{options.zone and f', zone {options.zone}'}"
+    if not found:
+        print(f"without {lost}: no service has a backend there, so nothing changes")
+        return 0
+    print_table(TITLES, [row for one in found for row in rows(one, found)])
+    services = {(one.namespace, one.service) for one in found}
+    without = sorted({(one.namespace, one.service) for one in found if one.nothing_left})
+    print(
+        f"\nwithout {lost}: services that lose backends: {len(services)}, left with nothing: {len(without)}"
+    )
+    for one in without:
+        print(f"! service {'/'.join(one)} has no other backend that serves")
+    return 0
+
+
+def rows(
+    one: failover_pb2.FailoverPlan, all_of_them: Iterable[failover_pb2.FailoverPlan]
+) -> Iterator[list[str]]:
+    """A line for each cluster; the service is named once, with its frontends where they do not all fare alike."""
+    name = f"{one.namespace}/{one.service}"
+    alike = [each for each in all_of_them if (each.namespace, each.service) == (one.namespace, one.service)]
+    if len(alike) > 1:
+        name += " " + ",".join(endpoint(each.address, each.port) for each in one.frontends)
+    for each in one.clusters:
+        before, after = each.before, each.after
+        yield [
+            name,
+            each.cluster,
+            f"{before.share:.0%} -> {after.share:.0%}",
+            f"{before.backends} -> {after.backends}",
+            load(before, after),
+            f"{headroom(before)} -> {headroom(after)}" if has_headroom(each) else "-",
+        ]
+        name = ""
+    if one.nothing_left:
+        yield [name, "nobody", "", "", "", ""]
+
+
+def load(before: failover_pb2.Taking, after: failover_pb2.Taking) -> str:
+    """How much more each of its backends gets; of a cluster that took nothing there is no such number."""
+    if not (before.share and after.share):
+        return "-"
+    return f"x{after.share / after.backends / (before.share / before.backends):.2f}"
+
+
+def has_headroom(one: failover_pb2.ClusterTaking) -> bool:
+    """Whether a capacity is stated of it, before or after."""
+    return any(taking.HasField("headroom") for taking in (one.before, one.after))
+
+
+def headroom(taking: failover_pb2.Taking) -> str:
+    """In points of the service's traffic."""
+    return f"{taking.headroom:+.0%}" if taking.HasField("headroom") else "-"
+
+
+def all_plans(channel: grpc.Channel, options: argparse.Namespace) -> Sequence[failover_pb2.FailoverPlan]:
+    """Of every service that loses a backend, from all pages."""
+    stub = FailoverServiceStub(channel)
+
+    def page(token: str) -> failover_pb2.PlanFailoverResponse:
+        request = failover_pb2.PlanFailoverRequest(
+            cluster=options.lose, node=options.node, zone=options.zone, page_token=token
+        )
+        return stub.PlanFailover(request, timeout=options.timeout)
+
+    return [one for answer in pages(page) for one in answer.plans]

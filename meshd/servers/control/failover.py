@@ -1,0 +1,85 @@
+"""meshd.v1.FailoverService: what a loss would mean."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from meshd.api.v1 import failover_pb2, failover_pb2_grpc
+from meshd.errors import InvalidObject, UnknownObject
+from meshd.model import ServiceName
+from meshd.model.failover_plan import FailoverPlan, Loss, Taken
+from meshd.servers.control.callers import Context
+from meshd.servers.control.pages import page
+from meshd.servers.control.replies import frontend_message
+from meshd.servers.introspection import Introspection
+from meshd.state import Mesh
+
+# Services planned in one turn of the event loop: 1 to 2 ms.
+SLICE = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Failovers(failover_pb2_grpc.FailoverServiceServicer):
+    """Of this node. ``cluster`` is its own."""
+
+    mesh: Mesh
+    introspection: Introspection
+    cluster: str
+
+    async def PlanFailover(
+        self, request: failover_pb2.PlanFailoverRequest, context: Context
+    ) -> failover_pb2.PlanFailoverResponse:
+        loss = self._loss(request)
+        names = [(name.namespace, name.name) for name in self.mesh.service_names()]
+        shown, token = await page(names, request.page_size, request.page_token)
+        answer = failover_pb2.PlanFailoverResponse(next_page_token=token, revision=self.mesh.revision)
+        for count, name in enumerate(shown, start=1):
+            answer.plans.extend(map(_plan, self.introspection.failover_plans(ServiceName(*name), loss)))
+            if count % SLICE == 0:
+                await asyncio.sleep(0)
+        return answer
+
+    def _loss(self, request: failover_pb2.PlanFailoverRequest) -> Loss:
+        """What is lost.
+
+        Raises:
+            InvalidObject: a node and a zone; UnknownObject: nobody names the cluster, or the node.
+        """
+        cluster, node = request.cluster, request.node
+        if node and request.zone:
+            raise InvalidObject("loss", "zone", "a node and a zone are two losses; ask for each")
+        if cluster != self.cluster and all(known.name != cluster for known in self.mesh.clusters.values()):
+            raise UnknownObject(f"cluster {cluster}")
+        if node and not self._is_known(cluster, node):
+            raise UnknownObject(f"node {cluster}/{node}")
+        return Loss(cluster, node, request.zone)
+
+    def _is_known(self, cluster: str, name: str) -> bool:
+        """Manifests and the API may place backends on nodes that nobody says anything else of."""
+        if any((node.cluster, node.name) == (cluster, name) for node in self.mesh.nodes.values()):
+            return True
+        ours = (part for part in self.mesh.slices.values() if part.cluster == cluster)
+        return any(backend.node == name for part in ours for backend in part.backends)
+
+
+def _plan(one: FailoverPlan) -> failover_pb2.FailoverPlan:
+    return failover_pb2.FailoverPlan(
+        namespace=one.service.namespace,
+        service=one.service.name,
+        frontends=map(frontend_message, one.frontends),
+        lost=one.lost,
+        nothing_left=one.nothing_left,
+        clusters=[
+            failover_pb2.ClusterTaking(
+                cluster=each.cluster, before=_taking(each.before), after=_taking(each.after)
+            )
+            for each in one.clusters
+        ],
+    )
+
+
+def _taking(one: Taken) -> failover_pb2.Taking:
+    return failover_pb2.Taking(
+        share=one.share, backends=one.backends, capacity=one.capacity, headroom=one.headroom
+    )
