@@ -82,6 +82,7 @@ def from_flags(options: argparse.Namespace) -> service_pb2.Service:
         affinity=service_pb2.Affinity.Value(f"AFFINITY_{options.affinity.upper()}"),
         failover=options.failover,
         min_healthy_percent=options.min_healthy_percent,
+        ramp_seconds=options.ramp,
         close_tcp=options.close_tcp,
     )
     # A keyword of Python.

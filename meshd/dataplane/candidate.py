@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshd.model import Backend
+from meshd.model import Backend, Frontend
 
 
 class Place(NamedTuple):
@@ -25,6 +25,14 @@ class Candidate(NamedTuple):
     source: str
     remote: bool
     reachable: bool = True
+
+
+class Able(NamedTuple):
+    """A frontend with its candidates. ``external``: one of `Service.external`."""
+
+    frontend: Frontend
+    external: bool
+    candidates: list[Candidate]
 
 
 def is_on_node(candidate: Candidate, node: str) -> bool:

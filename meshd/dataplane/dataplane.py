@@ -24,6 +24,7 @@ from meshd.dataplane.layouts import ServiceRow, SlotKey
 from meshd.dataplane.opening import Opened, link_pins
 from meshd.dataplane.reconciler import Reconciler
 from meshd.dataplane.retire import Retired
+from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan, ServedFrontend
 from meshd.dataplane.socket_closer import SocketCloser
 from meshd.dataplane.sweep import Sweeper
@@ -56,6 +57,7 @@ class Dataplane:
         self.held = Held(opened.layouts, opened.observed)
         self.netns = WorkloadNetns()
         self.devices = Devices()
+        self.returns = Returns()
         self._context = Context(
             config,
             opened.btf,
@@ -65,6 +67,7 @@ class Dataplane:
             self.devices,
             self.netns.id_of,
             self.netns.node_cookie,
+            self.returns,
         )
         self.services = service_planner(self._context)
         self._rules: dict[str, list[Rule]] = {}
@@ -124,6 +127,7 @@ class Dataplane:
             tasks.create_task(self.closer.run())
             tasks.create_task(self.auditor.run())
             tasks.create_task(self.sweeper.run())
+            tasks.create_task(self.returns.run(self._mesh))
             tasks.create_task(self._keep_attached())
             tasks.create_task(self._beat.run())
 

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 
-from meshd.dataplane.candidate import Candidate, Place
+from meshd.dataplane.candidate import Able, Candidate, Place
 from meshd.dataplane.choice import ladder_of, shares, standing
 from meshd.dataplane.ladder import cluster_of, groups_of, weight_of
 from meshd.dataplane.out_of_reach import pod_ranges
-from meshd.dataplane.socket_lb import Able, Planner
+from meshd.dataplane.socket_lb import Planner
 from meshd.model import Address, Frontend, Node, Service, ServiceName
 from meshd.model.failover_plan import FailoverPlan, Loss, Taken, TakenBy
 from meshd.state import Mesh

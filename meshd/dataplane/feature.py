@@ -13,6 +13,7 @@ from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import Layouts
+from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan
 from meshd.kernel.btf import Btf
 from meshd.model import Workload
@@ -28,7 +29,7 @@ class Context:
 
     ``held``: what the kernel held at the start. ``workload``: the one of that name that is in force, with the cookie of its
     namespace. ``devices``: what is known now of this node's links and addresses. ``netns_id``: what the node's namespace
-    calls a workload's. ``node_cookie``: of the node's own namespace.
+    calls a workload's. ``node_cookie``: of the node's own namespace. ``returns``: clusters on their way back.
     """
 
     config: Config
@@ -39,6 +40,7 @@ class Context:
     devices: Devices
     netns_id: Callable[[str], int]
     node_cookie: int
+    returns: Returns
 
 
 @dataclass(frozen=True, slots=True)

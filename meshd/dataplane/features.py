@@ -36,7 +36,12 @@ def service_planner(context: Context) -> socket_lb.Planner:
     """What plans the services of this node."""
     config = context.config
     return socket_lb.Planner(
-        context.layouts, config.node_name, context.held, config.zone, config.cluster_name
+        context.layouts,
+        config.node_name,
+        context.held,
+        config.zone,
+        config.cluster_name,
+        returns=context.returns,
     )
 
 

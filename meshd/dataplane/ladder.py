@@ -7,6 +7,7 @@ are Envoy's rules for priorities and locality weights, with the minimum in the p
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -109,24 +110,30 @@ def _all_of_it(parts: list[Part], rest: Fraction) -> list[Part]:
 
 
 def weighed(parts: Sequence[Part]) -> list[Candidate]:
-    """The candidates of all ``parts``, with weights that share the traffic as the parts say; of a single part, their own."""
+    """The candidates of all ``parts``, each once, with weights that share the traffic as the parts say.
+
+    Of a single part, their own.
+    """
     if len(parts) == 1:
         return parts[0].candidates
-    shares: list[tuple[Candidate, Fraction]] = []
+    named: dict[int, Candidate] = {}
+    shares: defaultdict[int, Fraction] = defaultdict(Fraction)
     for part in parts:
         total = _weight(part.candidates)
-        shares += [(each, part.share * weight_of(each) / total) for each in part.candidates]
+        for each in part.candidates:
+            named.setdefault(id(each.backend), each)
+            shares[id(each.backend)] += part.share * weight_of(each) / total
     if not shares:
         return []
-    scale = lcm(*{share.denominator for _, share in shares})
+    scale = lcm(*{share.denominator for share in shares.values()})
     if scale > _WEIGHT_SUM_MAX:
-        weights = [max(round(share * _WEIGHT_SUM_ROUNDED), 1) for _, share in shares]
+        weights = [max(round(share * _WEIGHT_SUM_ROUNDED), 1) for share in shares.values()]
     else:
-        weights = [int(share * scale) for _, share in shares]
+        weights = [int(share * scale) for share in shares.values()]
     divisor = gcd(*weights)
     return [
         each._replace(backend=replace(each.backend, weight=weight // divisor))
-        for (each, _), weight in zip(shares, weights, strict=True)
+        for each, weight in zip(named.values(), weights, strict=True)
     ]
 
 

@@ -1,18 +1,18 @@
 """Service addresses answered at the socket: from services and backends to the rows of `bpf/maps/socket_lb.h`.
 
-Everything here is pure. The same desired state gives the same rows in every process, so a restart that finds them in the
-kernel has nothing to write (lists are numbered by their content, see layouts.list_number).
+Everything here is pure, but for what slow returns remember (returns.py). The same desired state gives the same rows in every
+process, so a restart that finds them in the kernel has nothing to write (lists are numbered by their content, see
+layouts.list_number).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from meshd.dataplane.alias import alias_slots
-from meshd.dataplane.candidate import Candidate, Place
-from meshd.dataplane.choice import alive, choose
+from meshd.dataplane.candidate import Able, Candidate, Place
+from meshd.dataplane.choice import alive
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import (
     Endpoint,
@@ -28,6 +28,8 @@ from meshd.dataplane.layouts import (
     source_number,
 )
 from meshd.dataplane.out_of_reach import OutOfReach
+from meshd.dataplane.ramp import Return, choose_with_returns
+from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
 from meshd.model import (
     Address,
@@ -53,14 +55,6 @@ RETIRED = frozenset({"members", "slots"})
 CONTESTED = frozenset({"frontends", "workloads"})
 
 
-class Able(NamedTuple):
-    """A frontend with its candidates. ``external``: one of `Service.external`."""
-
-    frontend: Frontend
-    external: bool
-    candidates: list[Candidate]
-
-
 @dataclass(frozen=True, slots=True)
 class Planner:
     """What plans depend on besides the mesh: where this is, and what the kernel held at the start.
@@ -74,17 +68,20 @@ class Planner:
     zone: str = ""
     cluster: str = ""
     out_of_reach: OutOfReach = field(default_factory=OutOfReach)
+    returns: Returns = field(default_factory=Returns)
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
         service = mesh.service(name)
         if service is None:
+            self.returns.forget(name)
             return Plan({})
         rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
         served = {}
-        place = self.place(mesh)
-        for able in self.able(mesh, service):
-            key, backends = self._frontend(service, able, place, rows)
+        place, all_able = self.place(mesh), list(self.able(mesh, service))
+        returns = self.returns.look(service, all_able, place)
+        for able in all_able:
+            key, backends = self._frontend(service, able, place, returns, rows)
             served[key] = ServedFrontend(str(name), backends, service.close_tcp)
         return Plan(rows, served)
 
@@ -143,12 +140,13 @@ class Planner:
         )
 
     def _frontend(
-        self, service: Service, able: Able, place: Place, rows: Rows
+        self, service: Service, able: Able, place: Place, returns: Sequence[Return], rows: Rows
     ) -> tuple[bytes, tuple[bytes, ...]]:
         """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
         frontend, external, candidates = able
         endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
-        chosen = distinct(choose(service, candidates, place, external=external), frontend)
+        wanted = choose_with_returns(service, candidates, place, returns, external=external)
+        chosen = distinct(wanted, frontend)
         wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
         number = self._list(endpoint, chosen, rows, wants_members)
         source, flags = source_number(service.source), self.layouts.external if external else 0

@@ -20,6 +20,8 @@ _PREFIX = "cluster:"
 _OPTIONS = {"weight": 65535, "capacity": 1000}
 # More is a mistake; every change of a backend climbs all of them.
 TARGETS_MAX = 32
+# Of a slow return.
+RAMP_MAX_S = 86400
 
 
 class Where(Enum):

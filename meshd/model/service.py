@@ -78,6 +78,8 @@ class Service:
     failover: Ladder = ()
     # Which share of a rung must be healthy for it to take everything. None: the default of ladders.
     min_healthy_percent: int | None = None
+    # For so long the share of a cluster grows that serves again; 0: it has it at once.
+    ramp_s: int = 0
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
     traffic_distribution: TrafficDistribution = TrafficDistribution.ANY

@@ -140,6 +140,7 @@ class Service(_message.Message):
     EXTERNAL_FIELD_NUMBER: _builtins.int
     FAILOVER_FIELD_NUMBER: _builtins.int
     MIN_HEALTHY_PERCENT_FIELD_NUMBER: _builtins.int
+    RAMP_SECONDS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     affinity_timeout_seconds: _builtins.int
@@ -164,6 +165,8 @@ class Service(_message.Message):
     """Which share of a rung must be healthy for it to take everything that reaches it; below, the next one takes a part. 0: one backend
     is enough. At most 100. Absent: 70 with `failover`, else 0.
     """
+    ramp_seconds: _builtins.int
+    """For so long the share of a cluster grows that serves again; 0: it has it at once. At most 86400."""
     @_builtins.property
     def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frontend]: ...
     @_builtins.property
@@ -191,10 +194,11 @@ class Service(_message.Message):
         external: _abc.Iterable[Global___Frontend] | None = ...,
         failover: _builtins.str = ...,
         min_healthy_percent: _builtins.int | None = ...,
+        ramp_seconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "global", b"global", "min_healthy_percent", b"min_healthy_percent", "shared", b"shared", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "ramp_seconds", b"ramp_seconds", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__global: _TypeAlias = _typing.Literal["global"]  # noqa: Y015
     _WhichOneofArgType__global: _TypeAlias = _typing.Literal["_global", b"_global"]  # noqa: Y015

@@ -79,6 +79,7 @@ class Replies:
             affinity=AFFINITIES[value.affinity],
             failover=format_ladder(value.failover),
             min_healthy_percent=value.min_healthy_percent,
+            ramp_seconds=value.ramp_s,
             close_tcp=value.close_tcp,
             source=value.source,
             status=self.service_status(value),

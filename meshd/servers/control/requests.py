@@ -22,7 +22,7 @@ from meshd.model import (
     is_ipv4,
     parse_address,
 )
-from meshd.model.failover import Ladder, parse_ladder
+from meshd.model.failover import RAMP_MAX_S, Ladder, parse_ladder
 
 SOURCE = "api"
 
@@ -96,6 +96,8 @@ def service_from(message: service_pb2.Service) -> Service:
     failover = ladder_from(faults, "service.failover", message.failover)
     if message.min_healthy_percent > 100:
         faults.add("service.min_healthy_percent", "above 100")
+    if message.ramp_seconds > RAMP_MAX_S:
+        faults.add("service.ramp_seconds", f"above {RAMP_MAX_S}")
     faults.check()
     return Service(
         name,
@@ -109,6 +111,7 @@ def service_from(message: service_pb2.Service) -> Service:
         affinity=AFFINITIES[message.affinity],
         failover=failover,
         min_healthy_percent=message.min_healthy_percent if message.HasField("min_healthy_percent") else None,
+        ramp_s=message.ramp_seconds,
         close_tcp=message.close_tcp,
     )
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from meshd.errors import InvalidObject
 from meshd.model import Affinity
-from meshd.model.failover import Ladder, parse_ladder
+from meshd.model.failover import RAMP_MAX_S, Ladder, parse_ladder
 
 OWN_PREFIX = "meshd.io/"
 NETNS = "meshd.io/netns"
@@ -24,6 +24,7 @@ SERVICE_SHARED = ("meshd.io/shared", "service.cilium.io/shared", "io.cilium/shar
 SERVICE_AFFINITY = ("meshd.io/affinity", "service.cilium.io/affinity", "io.cilium/service-affinity")
 FAILOVER = "meshd.io/failover"
 MIN_HEALTHY_PERCENT = "meshd.io/min-healthy-percent"
+RAMP = "meshd.io/ramp"
 NAMESPACE_GLOBAL = "meshd.io/global"
 # Of Cilium: whether annotated services of the namespace may be global; it makes no service global by itself.
 NAMESPACE_MAY_BE_GLOBAL = "clustermesh.cilium.io/global"
@@ -95,6 +96,14 @@ class Annotations:
             InvalidObject: it is no number from 0 to 100.
         """
         return self._number(MIN_HEALTHY_PERCENT, 0, 100)
+
+    def ramp_s(self) -> int:
+        """For so many seconds the share of a cluster grows that serves again; 0 where nothing is said.
+
+        Raises:
+            InvalidObject: it is no number from 0 to 86400.
+        """
+        return self._number(RAMP, 0, RAMP_MAX_S) or 0
 
     def weight(self) -> int:
         """The weight of the backends of a slice, 1..65535.

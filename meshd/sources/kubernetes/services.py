@@ -87,6 +87,7 @@ def service(found: ServiceObject, name: ObjectName, source: str) -> tuple[Servic
         affinity=said.service_affinity(),
         failover=said.failover(),
         min_healthy_percent=said.min_healthy_percent(),
+        ramp_s=said.ramp_s(),
         close_tcp=said.truth(CLOSE_TCP) is True,
         traffic_distribution=_traffic_distribution(spec, remarks),
     ), remarks

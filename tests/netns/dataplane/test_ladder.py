@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter, defaultdict
 from fractions import Fraction
 
@@ -78,3 +79,25 @@ async def test_shares_stand_over_a_restart_while_the_other_clusters_have_not_lis
     async with node.agent() as dataplane:
         await node.settle(node.mesh.replace("manifests", [laddered, here]))
         assert shares(dataplane) == expected
+
+
+async def test_a_cluster_that_is_back_is_given_its_share_step_by_step(node: Node) -> None:
+    local = service(is_global=True, failover=parse_ladder("local, any"), ramp_s=2)
+    ill = backends(backend(HERE, ready=False, serving=False))
+    async with node.agent() as dataplane:
+        node.mesh.replace("cluster:cm-2", [backends(backend(SECOND), source="cluster:cm-2", cluster="cm-2")])
+        node.mesh.replace("manifests", [local, backends(backend(HERE))])
+        await node.settle()
+        assert shares(dataplane) == {HERE: 1.0}
+        await node.settle(node.mesh.apply("manifests", [ill]))
+        assert shares(dataplane) == {SECOND: 1.0}
+        await node.settle(node.mesh.apply("manifests", [backends(backend(HERE))]))
+        seen = [shares(dataplane)[HERE]]
+        async with asyncio.timeout(30):
+            while seen[-1] < 1.0:
+                await node.mesh.moved()
+                await node.settle()
+                seen.append(shares(dataplane)[HERE])
+        assert seen[0] < 0.5
+        assert seen == sorted(seen)
+        assert shares(dataplane) == {HERE: 1.0}

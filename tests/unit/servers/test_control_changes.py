@@ -97,20 +97,21 @@ async def test_what_was_applied_and_deleted_is_remembered_by_the_next_start(tmp_
 async def test_a_ladder_is_kept_over_a_restart_and_shown_as_it_was_said(tmp_path: Path) -> None:
     ladder = "local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1, any"
     async with serving(tmp_path) as agent:
-        laddered = web(failover=ladder, min_healthy_percent=40)
+        laddered = web(failover=ladder, min_healthy_percent=40, ramp_seconds=60)
         await agent.services.ApplyService(apply(laddered), timeout=TIMEOUT_S)
     async with serving(tmp_path) as agent:
         request = service_pb2.GetServiceRequest(namespace="default", name="web")
         found = (await agent.services.GetService(request, timeout=TIMEOUT_S)).service
-        assert (found.failover, found.min_healthy_percent) == (ladder, 40)
+        assert (found.failover, found.min_healthy_percent, found.ramp_seconds) == (ladder, 40, 60)
 
 
 async def test_a_bad_ladder_and_a_bad_minimum_are_named(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
-        bad = web(failover="local, near", min_healthy_percent=101)
+        bad = web(failover="local, near", min_healthy_percent=101, ramp_seconds=86401)
         error = await refusal(agent.services.ApplyService(apply(bad), timeout=TIMEOUT_S))
         found = {each.field: each.description for each in detail(error, BadRequest).field_violations}
-        assert set(found) == {"service.failover", "service.min_healthy_percent"}
+        wrong = {"service.failover", "service.min_healthy_percent", "service.ramp_seconds"}
+        assert set(found) == wrong
         assert "service default/web: 'near' is not one of" in found["service.failover"]
         assert not list(agent.mesh.services.values())
 

@@ -231,11 +231,13 @@ def test_sharing_and_affinity_follow_their_annotations(
 
 def test_a_ladder_and_its_minimum_are_annotations() -> None:
     value = service_value(
-        annotations="{meshd.io/failover: 'local, cluster:cm-2 weight 3', meshd.io/min-healthy-percent: '50'}"
+        annotations="{meshd.io/failover: 'local, cluster:cm-2 weight 3', "
+        "meshd.io/min-healthy-percent: '50', meshd.io/ramp: '90'}"
     )
-    assert (format_ladder(value.failover), value.min_healthy_percent) == ("local, cluster:cm-2 weight 3", 50)
+    assert format_ladder(value.failover) == "local, cluster:cm-2 weight 3"
+    assert (value.min_healthy_percent, value.ramp_s) == (50, 90)
     plain = service_value()
-    assert (plain.failover, plain.min_healthy_percent) == ((), None)
+    assert (plain.failover, plain.min_healthy_percent, plain.ramp_s) == ((), None, 0)
 
 
 def test_a_bad_ladder_is_refused_with_its_part() -> None:
@@ -353,6 +355,7 @@ def test_a_bad_field_of_a_service_is_named_by_its_path(spec: str, field: str) ->
         ("{meshd.io/global: 'yes'}", "metadata.annotations[meshd.io/global]"),
         ("{meshd.io/affinity: nearest}", "metadata.annotations[meshd.io/affinity]"),
         ("{meshd.io/failover: 'local, near'}", "metadata.annotations[meshd.io/failover]"),
+        ("{meshd.io/ramp: 1m}", "metadata.annotations[meshd.io/ramp]"),
         ("{meshd.io/min-healthy-percent: '101'}", "metadata.annotations[meshd.io/min-healthy-percent]"),
         ("{meshd.io/close-tcp-on-removal: '1'}", "metadata.annotations[meshd.io/close-tcp-on-removal]"),
         ("{a: b, service.cilium.io/global: true}", "metadata.annotations[service.cilium.io/global]"),
