@@ -18,7 +18,12 @@
 #define MS	   1000000ULL
 #define LATE_NS	   (100 * MS)
 #define GIVE_UP_NS (3000 * MS) /* answers that come later are nobody's */
-#define EVENTS	   64
+/* Of all targets: each is a descriptor of the agent's, who needs some for others. */
+#define MOST_QUESTIONS 512
+/* Who has been silent for so many questions is asked more seldom, until it answers. */
+#define SILENT_AFTER 64
+#define SELDOM	     4
+#define EVENTS	     64
 /* linux/in.h: older C libraries lack it. */
 #ifndef IP_BIND_ADDRESS_NO_PORT
 #define IP_BIND_ADDRESS_NO_PORT 24
@@ -44,7 +49,7 @@ struct meshd_prober {
 	int epoll, woken;
 	bool ends;
 	struct target *targets; /* by id, ascending */
-	uint32_t count;
+	uint32_t count, questions;
 	uint64_t interval_ns;
 	struct question oldest; /* the head of the ring of questions */
 	struct meshd_prober_health health;
@@ -72,8 +77,9 @@ static struct target *find(struct meshd_prober *prober, uint32_t id)
 	return prober->count ? bsearch(&key, prober->targets, prober->count, sizeof(key), by_id) : NULL;
 }
 
-static void forget(struct question *question)
+static void forget(struct meshd_prober *prober, struct question *question)
 {
+	prober->questions--;
 	question->earlier->later = question->later;
 	question->later->earlier = question->earlier;
 	/* With linger of 0 an established connection is reset, and nothing stays behind at either end. */
@@ -113,7 +119,7 @@ static void heard(struct meshd_prober *prober, struct question *question, uint64
 			target->state.last_error = error;
 		}
 	}
-	forget(question);
+	forget(prober, question);
 }
 
 static socklen_t fill(struct sockaddr_storage *to, const uint8_t *address, uint16_t port)
@@ -190,6 +196,8 @@ static int send_question(struct meshd_prober *prober, const struct meshd_probe_t
 	question->later = &prober->oldest;
 	question->earlier->later = question;
 	prober->oldest.earlier = question;
+	if (++prober->questions > MOST_QUESTIONS)
+		forget(prober, prober->oldest.later);
 	return 0;
 }
 
@@ -209,7 +217,7 @@ static void ask(struct meshd_prober *prober, struct target *target, uint64_t now
 
 static void ask_all(struct meshd_prober *prober, uint64_t now)
 {
-	uint64_t late = 0;
+	uint64_t late = 0, pause;
 
 	for (uint32_t i = 0; i < prober->count; i++) {
 		struct target *target = &prober->targets[i];
@@ -219,10 +227,11 @@ static void ask_all(struct meshd_prober *prober, uint64_t now)
 		if (now - target->due_ns > late)
 			late = now - target->due_ns;
 		ask(prober, target, now);
-		target->due_ns += prober->interval_ns;
+		pause = prober->interval_ns * (target->state.unanswered > SILENT_AFTER ? SELDOM : 1);
+		target->due_ns += pause;
 		/* What was missed is not made up for. */
 		if (target->due_ns <= now)
-			target->due_ns = now + prober->interval_ns;
+			target->due_ns = now + pause;
 	}
 	if (late > LATE_NS)
 		prober->health.late_ns += late;
@@ -231,7 +240,7 @@ static void ask_all(struct meshd_prober *prober, uint64_t now)
 static void give_up(struct meshd_prober *prober, uint64_t now)
 {
 	while (prober->oldest.later != &prober->oldest && now - prober->oldest.later->asked_ns > GIVE_UP_NS)
-		forget(prober->oldest.later);
+		forget(prober, prober->oldest.later);
 }
 
 static uint64_t until_due(const struct meshd_prober *prober, uint64_t now)
@@ -290,7 +299,7 @@ static void wake(struct meshd_prober *prober)
 static void discard(struct meshd_prober *prober)
 {
 	while (prober->oldest.later != &prober->oldest)
-		forget(prober->oldest.later);
+		forget(prober, prober->oldest.later);
 	if (prober->epoll >= 0)
 		close(prober->epoll);
 	if (prober->woken >= 0)

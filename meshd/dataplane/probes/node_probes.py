@@ -17,6 +17,7 @@ import structlog
 from meshd.config import Config
 from meshd.dataplane.probes.targets import PORT, Asked, asked
 from meshd.dataplane.probes.verdict import Judge, against_us
+from meshd.errors import KernelError
 from meshd.kernel.prober import Health, Prober, Sample, Target
 from meshd.model import Address, Node, Outage, Reachability, format_address, is_ipv4, parse_address
 from meshd.model.address_pool import health_addresses
@@ -64,12 +65,19 @@ class NodeProbes:
         self._interval_s = config.probes.interval_s
         self._revision = -1
         self._retargeted_at = 0.0
+        self._trouble = ""
         self.falls = 0
         """How many times a node was found to be down since the start."""
 
     async def run(self) -> None:
         """Until cancelled; outages stand."""
-        prober = Prober()
+        try:
+            prober = Prober()
+        except KernelError as error:
+            # Everything else goes on as without probes.
+            log.error("nodes of other clusters are not probed", reason=str(error))
+            self._trouble = f"nodes of other clusters are not probed: {error}"
+            return
         try:
             while True:
                 moved = self._mesh.moved_event()
@@ -111,7 +119,7 @@ class NodeProbes:
 
     def problems(self) -> list[str]:
         """Whoever does not answer, as sentences."""
-        found = []
+        found = [self._trouble] if self._trouble else []
         for each in self.answering():
             name = (
                 f"node {each.cluster}/{each.node}" if each.node else f"address {format_address(each.address)}"
@@ -166,13 +174,18 @@ class NodeProbes:
     def _look(self, samples: Mapping[int, Sample], health: Health) -> None:
         self._samples = samples
         references = [each for number, each in samples.items() if self._targets[number].is_reference]
-        others = [each for number, each in samples.items() if not self._targets[number].is_reference]
+        newest = max((each.answered_at for each in samples.values()), default=0.0)
         changed = False
+
+        def doubt(sample: Sample) -> str:
+            return against_us(sample, references, newest)
+
         for number, sample in samples.items():
             judge, target = self._judges[number], self._targets[number]
             before, suspected = judge.state, judge.suspicion
-            doubt = "" if target.is_reference else against_us(sample, references, others)
-            after = judge.look(sample, health, self._interval_s, doubt)
+            after = judge.look(
+                sample, health, self._interval_s, nobody_doubts if target.is_reference else doubt
+            )
             if judge.suspicion and not suspected:
                 log.warning("node silent, perhaps for us alone", node=str(target), reason=judge.suspicion)
             if after is not before and not target.is_reference:
@@ -216,6 +229,11 @@ class NodeProbes:
             return known
         since_s = time.time() - (time.monotonic() - judge.since)
         return Outage(cluster, node, since_s, "it does not answer probes")
+
+
+def nobody_doubts(_: Sample) -> str:
+    """Of a reference nothing follows."""
+    return ""
 
 
 def _silence(sample: Sample, health: Health) -> dict[str, object]:

@@ -8,7 +8,7 @@ what does is that it was kept from asking, that it could not send, or that nobod
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from meshd.kernel.prober import Health, Sample
@@ -33,16 +33,15 @@ def silence_limit_s(rtt_s: float) -> float:
     return max(LEAST_SILENCE_S, 4 * rtt_s + APART_S)
 
 
-def against_us(sample: Sample, references: Iterable[Sample], others: Iterable[Sample]) -> str:
+def against_us(sample: Sample, references: Iterable[Sample], newest_answer_at: float) -> str:
     """Why the silence of who has ``sample`` may be this observer's own fault, as a phrase; empty: nothing says so.
 
-    ``references`` are near: nodes of this cluster, and what the configuration names. ``others`` are all that can be heard
-    besides: one that answers proves that this host hears.
+    ``references`` are near: nodes of this cluster, and what the configuration names. ``newest_answer_at``: of anybody, in
+    monotonic seconds; whoever it was, this host heard then.
     """
     if sample.unsent > sample.unanswered:
         return f"this node could not send: errno {sample.last_error}"
-    references = list(references)
-    if any(each.answered_at > sample.answered_at + APART_S for each in (*references, *others)):
+    if newest_answer_at > sample.answered_at + APART_S:
         return ""
     beside = [each for each in references if each.answered_at > sample.answered_at - BESIDE_S]
     if not beside:
@@ -64,8 +63,10 @@ class Judge:
     _late_s: float = 0.0
     _counts: deque[tuple[float, int, int]] = field(default_factory=deque)
 
-    def look(self, sample: Sample, health: Health, interval_s: float, doubt: str) -> Reachability:
-        """What it is now. ``doubt``: what `against_us` says; asked for every time, because it is cheap beside the rest."""
+    def look(
+        self, sample: Sample, health: Health, interval_s: float, doubt: Callable[[Sample], str]
+    ) -> Reachability:
+        """What it is now. ``doubt``: what `against_us` says; asked only where it matters."""
         now = health.now
         self._count(now, sample)
         if sample.answered_at != self._answered_at:
@@ -73,8 +74,8 @@ class Judge:
         if self.state is not Reachability.UP:
             self._may_return(sample, now, interval_s)
         elif self._is_silent(sample, health):
-            self.suspicion = doubt
-            if not doubt:
+            self.suspicion = doubt(sample)
+            if not self.suspicion:
                 self._set(Reachability.DOWN, now)
                 self.downs.append(now)
                 self._heard_since = 0.0
