@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_short_circuit(benches)
     _add_cni(benches)
     _add_kubernetes(benches)
+    _add_clustermesh(benches)
     one = benches.add_parser(
         "service-lb",
         help="what a service address costs at connect(), and how quickly changes are in the kernel",
@@ -183,6 +184,30 @@ def _add_kubernetes(benches: argparse._SubParsersAction[argparse.ArgumentParser]
         )
 
 
+def _add_clustermesh(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    one = benches.add_parser(
+        "clustermesh",
+        help="how long an agent takes to read many clusters, and to follow their changes",
+        description="Clusters with an etcd each share the same services; an agent reads all of them, and follows "
+        "their changes. Half a minute.",
+    )
+    _add_shared(one)
+    for name, default, least, what in (
+        ("clusters", 8, 1, "clusters, at most 100"),
+        ("services", 500, 2, "services that each of them shares"),
+        ("backends", 10, 2, "backends of a service in each cluster"),
+        ("rate", 100, 0, "changes a second that go on meanwhile"),
+        ("changes", 400, 6, "changes that are timed"),
+    ):
+        one.add_argument(
+            f"--{name}",
+            type=_at_least(least),
+            default=default,
+            metavar="N",
+            help=f"{what}, at least {least} (default: %(default)s)",
+        )
+
+
 def _add_shared(one: argparse.ArgumentParser) -> None:
     one.add_argument(
         "-o", "--output", choices=("table", "json"), default="table", help="default: %(default)s"
@@ -263,6 +288,13 @@ def _short_circuit(args: argparse.Namespace) -> Measure:
     return functools.partial(short_circuit.measure, options)
 
 
+def _clustermesh(args: argparse.Namespace) -> Measure:
+    from meshd.bench import clustermesh  # noqa: PLC0415 - as in _measure
+
+    options = clustermesh.Options(args.clusters, args.services, args.backends, args.rate, args.changes)
+    return functools.partial(clustermesh.measure, options)
+
+
 def _cni(args: argparse.Namespace) -> Measure:
     from meshd.bench import cni  # noqa: PLC0415 - as in _measure
 
@@ -281,6 +313,7 @@ _BENCHES = {
     "propagation": _propagation,
     "path": _path,
     "short-circuit": _short_circuit,
+    "clustermesh": _clustermesh,
     "cni": _cni,
     "kubernetes": _kubernetes,
 }
