@@ -2,8 +2,9 @@
 
 Every cluster has an etcd of its own and shares the same services, so the backends of each add up. Time zero of the first
 sync is when the agent, which runs and knows the services, gets the client files of all clusters; the end is the first
-status in which all of them are in sync and nothing waits for the kernel. Time zero of a change is the moment before its put is sent to
-etcd; the end is the first look at the pinned `frontends` map that shows the list with so many slots as there are backends.
+status in which all of them are in sync and nothing waits for the kernel. Time zero of a change is the moment before its put
+is sent to etcd; the end is the first look at the pinned `frontends` map that shows the list with so many slots as there are
+backends.
 """
 
 from __future__ import annotations
