@@ -173,6 +173,14 @@ int short_circuit_adopt(struct __sk_buff *skb)
 	return TC_ACT_OK;
 }
 
+/* Run by the agent, because who splices may be excluded in the same instant. */
+SEC("syscall")
+int short_circuit_raise(void *nothing)
+{
+	raise_short_circuit_epoch();
+	return 0;
+}
+
 /* Run by the agent when both sockets have left: the row goes, its counts stay. */
 SEC("syscall")
 int short_circuit_forget(struct short_circuit_check *check)

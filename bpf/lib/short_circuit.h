@@ -41,6 +41,16 @@ static __always_inline __u32 short_circuit_epoch_now(void)
 	return epoch ? *epoch & EXAMINED_EPOCH : 0;
 }
 
+/* Every connection is decided about anew. Agent and programs count in the same number. */
+static __always_inline void raise_short_circuit_epoch(void)
+{
+	__u32 only = 0, *epoch = bpf_map_lookup_elem(&short_circuit_epoch, &only);
+
+	/* 0 is the epoch of what was never looked at. */
+	if (epoch && !((__sync_fetch_and_add(epoch, 1) + 1) & EXAMINED_EPOCH))
+		__sync_fetch_and_add(epoch, 1);
+}
+
 static __always_inline bool short_circuit_is_on(void)
 {
 	__u32 only = 0;

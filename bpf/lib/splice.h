@@ -57,7 +57,6 @@ static __always_inline void exclude(const struct task_struct *task, __u64 netns_
 {
 	struct short_circuit_watch seen = { .exclusion = why, .process = task->tgid };
 	struct short_circuit_watch *watch = bpf_map_lookup_elem(&short_circuit_watches, &netns_cookie);
-	__u32 only = 0, *epoch;
 
 	if (watch && watch->exclusion)
 		return;
@@ -68,9 +67,7 @@ static __always_inline void exclude(const struct task_struct *task, __u64 netns_
 		seen.watched_since_ns = bpf_ktime_get_ns();
 		bpf_map_update_elem(&short_circuit_watches, &netns_cookie, &seen, BPF_NOEXIST);
 	}
-	epoch = bpf_map_lookup_elem(&short_circuit_epoch, &only);
-	if (epoch)
-		__sync_fetch_and_add(epoch, 1);
+	raise_short_circuit_epoch();
 }
 
 static __always_inline void saw_splice(const struct entered_call *call)

@@ -77,7 +77,11 @@ class Dataplane:
         retired = frozenset[str]().union(*(feature.retired for feature in opened.features))
         self.retired = Retired(self.maps, retired, self.delta, wait_for_programs)
         self.generations = [
-            Generation(opened.loaded.maps.get(feature.generation), feature.maps)
+            Generation(
+                opened.loaded.maps.get(feature.generation),
+                feature.maps,
+                opened.loaded.programs.get(feature.advances),
+            )
             for feature in opened.features
             if feature.generation
         ]

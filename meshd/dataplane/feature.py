@@ -54,6 +54,7 @@ class Feature:
     ``beside``: a knob that is 1 where another build's programs, with other layouts of ``kernel_maps``, go on behind ours.
     ``switch``: a knob, also of other features' programs, that is 1 where this one is loaded: as a whole, or not at all.
     ``generation``: a map of one number that counts the changes of this feature's rows (generation.py); none where empty.
+    ``advances``: the program that counts in it, where others do as well; none where empty.
     ``unwanted``: map -> rows that nobody wants and that may go, given the plan keys that failed (sweep.py).
     """
 
@@ -70,6 +71,7 @@ class Feature:
     retired: frozenset[str] = frozenset()
     contested: frozenset[str] = frozenset()
     generation: str = ""
+    advances: str = ""
     beside: str = ""
     switch: str = ""
 

@@ -172,6 +172,7 @@ SHORT_CIRCUIT = Feature(
     needs=dict.fromkeys(short_circuit_rows.PROGRAMS, ("sockhash", "sk_msg", "sk_msg_reads_sockets")),
     contested=frozenset(short_circuit_rows.MAPS),
     generation=short_circuit_rows.EPOCH,
+    advances=short_circuit_rows.RAISE,
     switch="short_circuit",
 )
 

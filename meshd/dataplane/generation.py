@@ -10,6 +10,7 @@ import structlog
 
 from meshd.errors import KernelError
 from meshd.kernel.maps import Map
+from meshd.kernel.program import Program
 
 log = structlog.get_logger(__name__)
 
@@ -18,10 +19,12 @@ _BITS = 32
 
 
 class Generation:
-    """``number``: a map of one __u32; None: the object has none. ``of``: the maps whose rows programs look up."""
+    """``number``: a map of one __u32; None: the object has none. ``of``: the maps whose rows programs look up. ``program``
+    adds one where others in the kernel do, too; None: nobody else does."""
 
-    def __init__(self, number: Map | None, of: Collection[str] = ()) -> None:
+    def __init__(self, number: Map | None, of: Collection[str] = (), program: Program | None = None) -> None:
         self._number = number
+        self._program = program
         self._of = frozenset(of)
 
     def changed(self, maps: Iterable[str]) -> None:
@@ -37,6 +40,9 @@ class Generation:
         if self._number is None:
             return
         try:
+            if self._program is not None:
+                self._program.test_run()
+                return
             now = int.from_bytes(self._number.lookup(_ONLY) or b"", sys.byteorder)
             self._number.update(_ONLY, ((now + 1) % (1 << _BITS)).to_bytes(_BITS // 8, sys.byteorder))
         except KernelError as error:

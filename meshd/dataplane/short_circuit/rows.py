@@ -32,15 +32,16 @@ CONNECTIONS, WATCHES, TOTALS, LEAVING, EVENTS = (
 # No rows of anybody's plan.
 KERNEL_MAPS = (*FROZEN, CONNECTIONS, WATCHES, TOTALS, LEAVING, EVENTS, "short_circuit_draft")
 
-STUB, DECIDE, CHECK, ASK, ADOPT, FORGET = (
+STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, RAISE = (
     "short_circuit_stub",
     "short_circuit_decide",
     "short_circuit_check",
     "short_circuit_ask",
     "short_circuit_adopt",
     "short_circuit_forget",
+    "short_circuit_raise",
 )
-PROGRAMS = (STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, "short_circuit_splice", "short_circuit_tee")
+PROGRAMS = (STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, RAISE, "short_circuit_splice", "short_circuit_tee")
 
 
 class WorkloadRow(NamedTuple):

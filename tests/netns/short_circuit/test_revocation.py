@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from meshd.dataplane.generation import Generation
 from meshd.dataplane.pod_network import rows as pod_rows
+from meshd.dataplane.short_circuit import rows
 from meshd.dataplane.short_circuit.switchboard import Switchboard
 from tests.netns.pod_network.host import load
 from tests.netns.short_circuit.machine import ALL, KNOBS, Machine, machine
@@ -14,6 +18,7 @@ from tests.netns.short_circuit.talk import echoed, received
 from tests.netns.short_circuit.way import (
     admitted,
     all_leave,
+    alongside,
     moves_on,
     questions_and_answers,
     streams_both_ways,
@@ -130,3 +135,26 @@ def test_a_pod_that_is_gone_sends_nothing_more(machine: Machine) -> None:
         wait_until(lambda: bool(machine.node.dropped()))
         machine.select(client)
         assert received(far, 6) == b"on TCP"
+
+
+def test_who_raises_the_epoch_at_once_with_others_is_heard(machine: Machine) -> None:
+    """As often as all did together: a number that was read before another wrote would hide his."""
+    count, board = 2000, machine.switchboard
+    raise_ = machine.node.loaded.programs[rows.RAISE]
+    generation = Generation(machine.maps[rows.EPOCH], (), raise_)
+    before = board.epoch
+
+    def times(raises: Callable[[], None]) -> None:
+        for _ in range(count):
+            raises()
+
+    with alongside(partial(times, generation.advance), partial(times, board.raise_epoch)):
+        times(board.raise_epoch)
+    assert board.epoch == before + 3 * count
+
+
+def test_no_epoch_is_that_of_what_was_never_looked_at(machine: Machine) -> None:
+    last = (1 << 24) - 1
+    machine.maps[rows.EPOCH].update(bytes(4), machine.made.u32.encode(last))
+    machine.switchboard.raise_epoch()
+    assert machine.switchboard.epoch % (1 << 24) == 1
