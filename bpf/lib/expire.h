@@ -8,6 +8,7 @@
 
 #include "lib/flow.h"
 #include "lib/rewrite.h"
+#include "lib/short_circuit.h"
 
 const volatile __u32 timeout_established_s = 21600;
 const volatile __u32 timeout_closing_s = 60;
@@ -93,6 +94,12 @@ static __always_inline void expire_alias(const struct tuple *key, const struct f
 	walk->done.orphans++;
 }
 
+/* Its bytes go from socket to socket, and no packet tells of them. The row goes with the sockets. */
+static __always_inline bool is_short_circuited(const struct tuple *key, const struct flow *flow)
+{
+	return short_circuit && flow->flags & FLOW_SHORT_CIRCUIT && bpf_map_lookup_elem(&short_circuit_connections, key);
+}
+
 static __always_inline void keep_flow(const struct flow *flow, struct expiry_walk *walk)
 {
 	walk->done.masqueraded += !!(flow->flags & FLOW_MASQUERADED);
@@ -112,14 +119,17 @@ static __noinline void remove_flow(const struct tuple *key, const struct flow *f
 
 static long expire_flow(struct bpf_map *map, const struct tuple *key, struct flow *flow, struct expiry_walk *walk)
 {
-	/* Another CPU may have used it after our `now`: less than nothing. */
-	__s64 idle_ns = walk->now_ns - flow->last_seen_ns;
 	struct flow_state state;
+	__s64 idle_ns;
 
 	if (flow->flags & FLOW_ALIAS) {
 		expire_alias(key, flow, walk);
 		return 0;
 	}
+	if (is_short_circuited(key, flow))
+		flow->last_seen_ns = walk->now_ns;
+	/* Another CPU may have used it after our `now`: less than nothing. */
+	idle_ns = walk->now_ns - flow->last_seen_ns;
 	state = flow_state(key, flow, walk->settled, &walk->done.kept);
 	if (is_idle(idle_ns, state.timeout_s)) {
 		state = flow_state(key, flow, walk->settled, &walk->done.expired);
