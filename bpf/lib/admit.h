@@ -13,7 +13,15 @@ const volatile __u32 short_circuit_after_packets = 10;
  */
 extern int examine(struct __sk_buff *skb, const struct tuple *tuple, __u32 epoch);
 
-/* A packet of a selected pod: whether its connection can be short-circuited is found out once in an epoch. */
+/* Refused for what may have changed: a socket that turned non-blocking, or room. */
+static __always_inline bool is_due(const struct flow *flow)
+{
+	return flow->look_again_ns && bpf_ktime_get_coarse_ns() >= flow->look_again_ns;
+}
+
+/* A packet of a selected pod: whether its connection can be short-circuited is found out once in an epoch, and after a
+ * refusal now and then.
+ */
 static __always_inline void consider(struct __sk_buff *skb, const struct packet *packet, const struct flow_view *view)
 {
 	struct flow *flow = view->entry;
@@ -24,11 +32,19 @@ static __always_inline void consider(struct __sk_buff *skb, const struct packet 
 		return;
 	}
 	epoch = short_circuit_epoch_now();
-	if ((examined & EXAMINED_EPOCH) == epoch || !view->settled || flow->flags & (FLOW_OVER | FLOW_STAYS_ON_TCP) ||
-	    !short_circuit_is_on())
+	if (((examined & EXAMINED_EPOCH) == epoch && !is_due(flow)) || !view->settled ||
+	    flow->flags & (FLOW_OVER | FLOW_STAYS_ON_TCP) || !short_circuit_is_on())
 		return;
-	if (examine(skb, &packet->tuple, epoch) == ADMISSION_SETTLED)
-		flow->examined = (examined & ~EXAMINED_EPOCH) | epoch;
+	switch (examine(skb, &packet->tuple, epoch)) {
+	case ADMISSION_LATER:
+		return;
+	case ADMISSION_REFUSED:
+		look_again_later(flow);
+		break;
+	default:
+		flow->look_again_ns = 0;
+	}
+	flow->examined = (examined & ~EXAMINED_EPOCH) | epoch;
 }
 
 /* Whether the flow is a connection as its sockets see it. */

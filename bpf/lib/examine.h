@@ -164,11 +164,39 @@ static __noinline enum short_circuit_event admit_sockets(struct __sk_buff *skb, 
 	return event;
 }
 
+/* Whether the connection is admitted already, or about to leave; ADMISSION_LATER: neither. Its key is on a stack of its own. */
+static __noinline enum admission admission_so_far(const struct tuple *tuple)
+{
+	const struct short_circuit_connection *connection;
+	struct tuple key;
+
+	flow_key(tuple, &key);
+	connection = bpf_map_lookup_elem(&short_circuit_connections, &key);
+	if (!connection)
+		return ADMISSION_LATER;
+	return connection->flags & SHORT_CIRCUIT_IS_LEAVING ? ADMISSION_REFUSED : ADMISSION_SETTLED;
+}
+
+static __always_inline enum admission admission_after(enum short_circuit_event event)
+{
+	switch (event) {
+	case SHORT_CIRCUIT_EVENT_WATCHED:
+	case SHORT_CIRCUIT_EVENT_UNACCEPTED:
+		return ADMISSION_LATER;
+	case SHORT_CIRCUIT_EVENT_BLOCKING:
+	case SHORT_CIRCUIT_EVENT_FULL:
+		return ADMISSION_REFUSED;
+	default:
+		return ADMISSION_SETTLED;
+	}
+}
+
 /* A packet of a connection: see lib/admit.h. */
 __noinline int examine(struct __sk_buff *skb, const struct tuple *tuple, __u32 epoch)
 {
 	const struct short_circuit_workload *source, *destination;
 	enum short_circuit_event event;
+	enum admission found;
 	bool watched;
 
 	if (!tuple || !short_circuit)
@@ -177,6 +205,9 @@ __noinline int examine(struct __sk_buff *skb, const struct tuple *tuple, __u32 e
 	destination = bpf_map_lookup_elem(&short_circuit_workloads, &tuple->destination);
 	if (!source || !destination)
 		return ADMISSION_SETTLED;
+	found = admission_so_far(tuple);
+	if (found != ADMISSION_LATER)
+		return found;
 	watched = is_watched(source->netns_cookie);
 	watched |= is_watched(destination->netns_cookie);
 	if (watched)
@@ -186,6 +217,5 @@ __noinline int examine(struct __sk_buff *skb, const struct tuple *tuple, __u32 e
 	else
 		event = admit_sockets(skb, tuple, epoch);
 	count_short_circuit(event);
-	return event == SHORT_CIRCUIT_EVENT_WATCHED || event == SHORT_CIRCUIT_EVENT_UNACCEPTED ? ADMISSION_LATER
-											       : ADMISSION_SETTLED;
+	return admission_after(event);
 }

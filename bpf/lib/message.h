@@ -33,13 +33,17 @@ struct message {
 	bool reversed;
 };
 
-/* What a stream is, it stays, also when all are looked at anew. */
-static __always_inline void stay_on_tcp(const struct tuple *key)
+/* What a stream is, it stays, also when all are looked at anew; how a socket waits may change. */
+static __always_inline void remember(const struct tuple *key, enum short_circuit_cause cause)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
 
-	if (flow)
+	if (!flow)
+		return;
+	if (cause == SHORT_CIRCUIT_STAYS_ON_TCP || cause == SHORT_CIRCUIT_SMALL_ONE_WAY)
 		__sync_fetch_and_or((__u32 *)&flow->flags, FLOW_STAYS_ON_TCP);
+	else if (cause == SHORT_CIRCUIT_BLOCKING)
+		look_again_later(flow);
 }
 
 /* Nothing is handed over any more, and the agent is told. */
@@ -50,8 +54,7 @@ static __always_inline void leave(struct message *message, enum short_circuit_ca
 	if (__sync_fetch_and_or((__u32 *)&connection->flags, SHORT_CIRCUIT_IS_LEAVING) & SHORT_CIRCUIT_IS_LEAVING)
 		return;
 	connection->leaves = cause;
-	if (cause == SHORT_CIRCUIT_STAYS_ON_TCP || cause == SHORT_CIRCUIT_SMALL_ONE_WAY)
-		stay_on_tcp(&message->key);
+	remember(&message->key, cause);
 	count_short_circuit(SHORT_CIRCUIT_EVENT_LEAVING);
 	if (bpf_ringbuf_output(&short_circuit_leaving, &message->key, sizeof(message->key), 0))
 		count_short_circuit(SHORT_CIRCUIT_EVENT_LOST);

@@ -13,11 +13,27 @@ const volatile __u32 short_circuit __weak = 0;
 #define EXAMINED_EPOCH	0x00ffffff
 #define EXAMINED_PACKET 0x01000000
 
-/* Of a connection that was looked at: whether to look again with the next packet. */
+/* A connection that could not be admitted, but may be another time, is looked at again after so long; then after twice as
+ * long each time, up to this many times.
+ */
+const volatile __u64 short_circuit_look_again_ns __weak = 1000000000;
+#define LOOKS_DOUBLED 6
+
+/* Of a connection that was looked at: when to look again. */
 enum admission {
-	ADMISSION_SETTLED,
-	ADMISSION_LATER,
+	ADMISSION_SETTLED, /* in another epoch */
+	ADMISSION_LATER,   /* with the next packet */
+	ADMISSION_REFUSED, /* after a pause */
 };
+
+static __always_inline void look_again_later(struct flow *flow)
+{
+	__u32 refusals = flow->refusals;
+
+	flow->look_again_ns = bpf_ktime_get_coarse_ns() + (short_circuit_look_again_ns << refusals);
+	if (refusals < LOOKS_DOUBLED)
+		flow->refusals = refusals + 1;
+}
 
 enum short_circuit_verdict {
 	SHORT_CIRCUIT_ELIGIBLE,

@@ -132,15 +132,20 @@ struct kept_way {
 	__u32 generation;
 };
 
-/* `owner`: the pod of this node whose quota it counts against, zero: none. */
+/* `owner`: the pod of this node whose quota it counts against, zero: none. `examined` and what follows it are the short
+ * circuit's (lib/admit.h), and so is `look_again_ns`: of the same clock, 0: only when something is decided anew.
+ */
 struct flow {
-	__u64 last_seen_ns;  /* CLOCK_MONOTONIC, coarse, renewed about once a second */
+	__u64 last_seen_ns; /* CLOCK_MONOTONIC, coarse, renewed about once a second */
+	__u64 look_again_ns;
 	struct kept_way way; /* of packets between the ends as the key says them */
 	struct kept_way way_reversed;
 	struct tuple other;
 	struct address owner;
 	enum flow_flag flags;
-	__u32 examined; /* for the short circuit: lib/admit.h */
+	__u32 examined;
+	__u32 refusals; /* that make the next pause longer */
+	__u32 pad;
 };
 
 /* A translated flow while its two entries are made. */

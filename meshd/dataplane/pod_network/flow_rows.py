@@ -39,4 +39,6 @@ class FlowRow(NamedTuple):
     flags: int
     way: KeptWayRow = KeptWayRow()
     way_reversed: KeptWayRow = KeptWayRow()
+    look_again_ns: int = 0
     examined: int = 0
+    refusals: int = 0

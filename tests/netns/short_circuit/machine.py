@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,12 +166,16 @@ class Machine:
 
 @contextmanager
 def machine(
-    run_name: str, pins: Path | None = None, programs: tuple[str, ...] = ALL, **knobs: int
+    run_name: str,
+    pins: Path | None = None,
+    programs: tuple[str, ...] = ALL,
+    sizes: Mapping[str, int] | None = None,
+    **knobs: int,
 ) -> Iterator[Machine]:
-    """A node with the short circuit on, and no pod yet; its maps are pinned in ``pins``."""
+    """A node with the short circuit on, and no pod yet; its maps are pinned in ``pins``, ``sizes`` says how large."""
     with BpfObject.open() as bpf:
         made = rows.layouts(bpf.btf)
-    with host(run_name, None, pins, programs, **(KNOBS | knobs)) as node:
+    with host(run_name, sizes, pins, programs, **(KNOBS | knobs)) as node:
         running = Machine(node, made)
         try:
             yield running

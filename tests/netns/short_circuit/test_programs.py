@@ -77,7 +77,7 @@ def test_iperf3(way: Way, tmp_path: Path, options: tuple[str, ...]) -> None:
 
 @pytest.mark.needs("command:iperf3")
 def test_iperf3_in_reverse(way: Way, tmp_path: Path) -> None:
-    """Its client reads as it likes: what is looked at first is a blocking socket most of the time, and then stays on TCP."""
+    """Its client reads as it likes: what is looked at first is a blocking socket most of the time, then a second later."""
     assert received_by_iperf3(way, tmp_path, "-R") >= 150 * MB
 
 
