@@ -90,6 +90,14 @@ int short_circuit_tee(struct entered_call *call)
 	return 0;
 }
 
+/* Of each request to io_uring, by whatever thread it is taken up. */
+SEC("tracepoint/io_uring/io_uring_submit_req")
+int short_circuit_request(struct submitted_request *request)
+{
+	saw_request(request);
+	return 0;
+}
+
 /* Run by the agent about a connection that is leaving: what is still under way. */
 struct short_circuit_check {
 	struct tuple key;

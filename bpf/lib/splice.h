@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /* Who calls splice() on a socket finds nothing of what was handed over: in the kernel that call reads the queue of TCP only. So
- * a workload that is seen doing so is excluded from then on, and its sockets leave.
+ * a workload that is seen doing so is excluded from then on, and its sockets leave. io_uring does the same without a system call
+ * of that name, and refuses to send without a copy on a socket that was ever in a sockmap (sock_replace_proto, include/net/sock.h).
  */
 #pragma once
 
@@ -16,6 +17,21 @@ struct entered_call {
 	__u64 number;
 	__u64 arguments[6];
 };
+
+/* The same of a request to io_uring (events/io_uring/io_uring_submit_req/format). */
+struct submitted_request {
+	__u64 common;
+	__u64 ring;
+	__u64 request;
+	__u64 user_data;
+	__u8 opcode;
+};
+
+/* include/uapi/linux/io_uring.h */
+#define IORING_OP_SPLICE     30
+#define IORING_OP_TEE	     33
+#define IORING_OP_SEND_ZC    47
+#define IORING_OP_SENDMSG_ZC 48
 
 struct nsproxy {
 	struct net *net_ns;
@@ -79,4 +95,27 @@ static __always_inline void saw_splice(const struct entered_call *call)
 		exclude(task, from, SHORT_CIRCUIT_SPLICES);
 	if (to && to != from)
 		exclude(task, to, SHORT_CIRCUIT_SPLICES);
+}
+
+/* Where the files of a request are is known later only: so whatever it splices excludes who asks for it. */
+static __always_inline void saw_request(const struct submitted_request *request)
+{
+	const struct task_struct *task = bpf_get_current_task_btf();
+	enum short_circuit_exclusion why;
+
+	switch (request->opcode) {
+	case IORING_OP_SPLICE:
+		why = SHORT_CIRCUIT_SPLICES;
+		break;
+	case IORING_OP_TEE:
+		why = SHORT_CIRCUIT_TEES;
+		break;
+	case IORING_OP_SEND_ZC:
+	case IORING_OP_SENDMSG_ZC:
+		why = SHORT_CIRCUIT_SENDS_ZC;
+		break;
+	default:
+		return;
+	}
+	exclude(task, task->nsproxy->net_ns->net_cookie, why);
 }

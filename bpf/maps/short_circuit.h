@@ -68,9 +68,10 @@ struct {
 } short_circuit_workloads SEC(".maps") __weak;
 
 enum short_circuit_exclusion {
-	SHORT_CIRCUIT_WATCHED, /* not excluded */
-	SHORT_CIRCUIT_SPLICES, /* it called splice() on a socket */
-	SHORT_CIRCUIT_TEES,    /* or tee() */
+	SHORT_CIRCUIT_WATCHED,	/* not excluded */
+	SHORT_CIRCUIT_SPLICES,	/* it called splice() on a socket */
+	SHORT_CIRCUIT_TEES,	/* or tee() */
+	SHORT_CIRCUIT_SENDS_ZC, /* or sent by io_uring without a copy */
 };
 
 /* What was seen of a workload, by the cookie of its namespace. Written by the programs; the agent removes it with the workload.

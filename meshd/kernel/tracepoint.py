@@ -1,4 +1,4 @@
-"""Programs on tracepoints of system calls, as links that can be pinned.
+"""Programs on tracepoints, as links that can be pinned.
 
 The number of a tracepoint is a file of tracefs, which need not be mounted anywhere: here it is opened without a place of its
 own (fsopen(2), fsmount(2)), so that nobody sees a mount come and go.
@@ -49,6 +49,24 @@ def attach(program: Program, category: str, name: str) -> Link:
         return Link.create(program.fd, event, _BPF_PERF_EVENT, f"{program.name} to {what}")
     finally:
         os.close(event)
+
+
+def has_category(category: str) -> bool:
+    """Whether there are tracepoints of this category: the kernel was built with what they are in.
+
+    Raises:
+        KernelError: no tracefs, or it may not be used.
+    """
+    tracefs = _tracefs()
+    try:
+        os.stat(Path("events", category), dir_fd=tracefs)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise KernelError("find", f"tracepoints of {category}", error.errno or 0) from error
+    finally:
+        os.close(tracefs)
+    return True
 
 
 def _number(category: str, name: str) -> int:

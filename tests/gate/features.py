@@ -8,6 +8,7 @@ left out by a mistake of the kernel layer.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import functools
 import importlib
@@ -22,6 +23,7 @@ from scripts.kubernetes import components
 from scripts.preflight import bpf_refusal, cgroup_refusal
 
 TCP_ULP = 31  # linux/tcp.h
+IO_URING_SETUP = 425  # asm-generic/unistd.h
 
 Probe = Callable[[], str | None]
 
@@ -108,6 +110,13 @@ def _ipv6() -> str | None:
         return f"bind to ::1 answers {errno.errorcode.get(error.errno or 0)}"
 
 
+def _io_uring() -> str | None:
+    # 8 requests, and no parameters: what answers EFAULT looked at them.
+    ctypes.CDLL(None, use_errno=True).syscall(IO_URING_SETUP, 8, None)
+    code = ctypes.get_errno()
+    return None if code == errno.EFAULT else f"io_uring_setup() answers {errno.errorcode.get(code)}"
+
+
 PROBES: Mapping[str, Probe] = {
     "root": _root,
     "bpf": bpf_refusal,
@@ -121,6 +130,7 @@ PROBES: Mapping[str, Probe] = {
     "netem": _in_new_netns("tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"),
     "fq": _in_new_netns("tc", "qdisc", "add", "dev", "lo", "root", "fq"),
     "ktls": _ktls,
+    "io_uring": _io_uring,
     "ipvs": _ipvs,
     "kubernetes": components.absence,
 }

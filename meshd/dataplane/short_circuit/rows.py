@@ -41,7 +41,8 @@ STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, RAISE = (
     "short_circuit_forget",
     "short_circuit_raise",
 )
-PROGRAMS = (STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, RAISE, "short_circuit_splice", "short_circuit_tee")
+SPLICE, TEE, REQUEST = "short_circuit_splice", "short_circuit_tee", "short_circuit_request"
+PROGRAMS = (STUB, DECIDE, CHECK, ASK, ADOPT, FORGET, RAISE, SPLICE, TEE, REQUEST)
 
 
 class WorkloadRow(NamedTuple):

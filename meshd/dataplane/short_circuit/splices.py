@@ -1,5 +1,5 @@
-"""Watches for splice() and tee() on sockets, for as long as a workload is selected: tracepoints slow every system call of
-the machine, also those of workloads that nobody selected."""
+"""Watches for splice() and tee() on sockets, the same by io_uring, and its sends without a copy, as long as a workload is
+selected: tracepoints slow every system call of the machine, also those of workloads that nobody selected."""
 
 from __future__ import annotations
 
@@ -11,14 +11,21 @@ from pathlib import Path
 import structlog
 
 from meshd.dataplane.pinned_link import put_before
+from meshd.dataplane.short_circuit import rows
 from meshd.errors import KernelError
 from meshd.kernel import tracepoint
 from meshd.kernel.program import Program
 
 log = structlog.get_logger(__name__)
 
-# Program -> system call.
-CALLS = {"short_circuit_splice": "splice", "short_circuit_tee": "tee"}
+# Program -> category and name of its tracepoint.
+TRACEPOINTS = {
+    rows.SPLICE: ("syscalls", "sys_enter_splice"),
+    rows.TEE: ("syscalls", "sys_enter_tee"),
+    rows.REQUEST: ("io_uring", "io_uring_submit_req"),
+}
+# What a kernel may be built without: then there is nothing to watch.
+_OPTIONAL = "io_uring"
 LOOK_S = 1.0
 
 
@@ -31,13 +38,14 @@ class Splices:
         self._pins = pins
         self._selected = selected
         self.refusal = ""
+        self._wanted = TRACEPOINTS
         # Whether those that are there are of this build.
         self._replaced = False
 
     @property
     def is_on(self) -> bool:
         """Whether all programs are there; an earlier agent may have left them, or somebody taken them off."""
-        return all((self._pins / name).exists() for name in CALLS)
+        return all((self._pins / name).exists() for name in self._wanted)
 
     async def run(self, changed: Callable[[], Awaitable[None]]) -> None:
         """Until cancelled. ``changed`` is called when `refusal` has."""
@@ -68,11 +76,12 @@ class Splices:
             KernelError, OSError: the kernel has no such tracepoints, or they may not be used.
         """
         self._pins.mkdir(parents=True, exist_ok=True)
-        for name, call in CALLS.items():
+        self._wanted = wanted()
+        for name, (category, event) in self._wanted.items():
             if self._replaced and (self._pins / name).exists():
                 continue
             program = self._programs[name]
-            make = partial(tracepoint.attach, program, "syscalls", f"sys_enter_{call}")
+            make = partial(tracepoint.attach, program, category, event)
             # The kernel replaces no program of such a link, and detaches none: the old one goes with its last holder.
             former = put_before(self._pins / name, make)
             if former is not None:
@@ -80,9 +89,19 @@ class Splices:
         self._replaced, self.refusal = True, ""
 
 
+def wanted() -> dict[str, tuple[str, str]]:
+    """Program -> tracepoint, of those that this kernel needs.
+
+    Raises:
+        KernelError: it has no tracefs, or it may not be used.
+    """
+    has_rings = tracepoint.has_category(_OPTIONAL)
+    return {name: at for name, at in TRACEPOINTS.items() if has_rings or at[0] != _OPTIONAL}
+
+
 def take_off_all(pins: Path) -> list[str]:
     """The names of the programs that were on."""
-    found = [name for name in CALLS if (pins / name).exists()]
+    found = [name for name in TRACEPOINTS if (pins / name).exists()]
     for name in found:
         (pins / name).unlink()
     return found
