@@ -39,8 +39,7 @@ def rows(found: Sequence[Results], units: dict[str, str]) -> Iterator[Row]:
                 if values:
                     baseline = [] if each.path == ROUTING else _values(paths, ROUTING, placement, metric)
                     yield row(each.path, placement, metric, unit, values=values, baseline=baseline)
-            if not metric.endswith("p99"):
-                yield from _beside(paths, placement, metric, unit)
+            yield from _beside(paths, placement, metric, unit)
 
 
 def _beside(paths: dict[str, Results], placement: str, metric: str, unit: str) -> Iterator[Row]:

@@ -44,15 +44,16 @@ def _report(found: list[Results]) -> Report:
     return report("short-circuit", 6, ROUTING, list(rows(found, UNITS)), list(targets(found)))
 
 
-def test_every_path_is_compared_with_plain_routing_and_some_with_others_besides() -> None:
+@pytest.mark.parametrize("metric", ["64 B p50", "64 B p99"])
+def test_every_path_is_compared_with_plain_routing_and_some_with_others_besides(metric: str) -> None:
     found = [
         _measured(FLOOR, {"wake-up p50": 4}),
-        _measured(ROUTING, {"64 B p50": 20}),
-        _measured(UNIX, {"64 B p50": 12}),
-        _measured(WITHOUT, {"64 B p50": 16}),
-        _measured(NOT_SELECTED, {"64 B p50": 18}),
-        _measured(SELECTED, {"64 B p50": 9}),
-        _measured(TWO_ENVOYS, {"64 B p50": 63}),
+        _measured(ROUTING, {metric: 20}),
+        _measured(UNIX, {metric: 12}),
+        _measured(WITHOUT, {metric: 16}),
+        _measured(NOT_SELECTED, {metric: 18}),
+        _measured(SELECTED, {metric: 9}),
+        _measured(TWO_ENVOYS, {metric: 63}),
     ]
     assert {row.path: row.ratio for row in rows(found, UNITS)} == {
         FLOOR: None,
