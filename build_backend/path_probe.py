@@ -1,4 +1,4 @@
-"""Compiles meshd/bench/path_probe.c, both ends of what `meshctl bench path` measures, for this machine.
+"""Compiles meshd/bench/path_probe*.c, both ends of what `meshctl bench path` measures, for this machine.
 
 python -m build_backend.path_probe       brings meshd/bench/path-probe up to date
 """
@@ -23,17 +23,19 @@ def build(root: Path = ROOT) -> bool:
     Raises:
         BuildError: no compiler, or it does not compile (with the compiler's words).
     """
-    source, made = root / "meshd" / "bench" / "path_probe.c", root / "meshd" / "bench" / "path-probe"
+    bench = root / "meshd" / "bench"
+    sources, made = sorted(bench.glob("path_probe*.[ch]")), bench / "path-probe"
     stamp = root / "build" / "bench" / "path-probe.stamp"
     stamp.parent.mkdir(parents=True, exist_ok=True)
     compiler = c_compiler()
     words = "\0".join([*compiler, *FLAGS, compiler_version(tuple(compiler))]).encode()
-    key = hashlib.sha256(words + source.read_bytes()).hexdigest()
+    key = hashlib.sha256(words + b"".join(each.read_bytes() for each in sources)).hexdigest()
     if made.exists() and stamp.exists() and stamp.read_text() == f"{key} {_digest(made)}":
         return False
     partial = made.with_name(f".{made.name}.{os.getpid()}")
     try:
-        command = [*compiler, *FLAGS, "-o", str(partial), str(source)]
+        units = [str(each) for each in sources if each.suffix == ".c"]
+        command = [*compiler, *FLAGS, "-o", str(partial), *units]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BuildError(f"the probe of the path bench cannot be built:\n{done.stdout}{done.stderr}")

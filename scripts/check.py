@@ -14,7 +14,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BIN = ROOT / ".venv" / "bin"
-C_SOURCES = ("bpf/**/*.[ch]", "deploy/**/*.[ch]", "meshd/kernel/*.[ch]", "meshd/bench/*.c", "tests/**/*.[ch]")
+C_SOURCES = (
+    "bpf/**/*.[ch]",
+    "deploy/**/*.[ch]",
+    "meshd/kernel/*.[ch]",
+    "meshd/bench/*.[ch]",
+    "tests/**/*.[ch]",
+)
 C_MADE = ("meshd/kernel/_libbpf.c",)
 
 

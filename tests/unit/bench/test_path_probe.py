@@ -17,25 +17,27 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A source tree with the probe's source in it."""
-    source = tmp_path / "meshd" / "bench" / "path_probe.c"
-    source.parent.mkdir(parents=True)
-    shutil.copy(ROOT / "meshd" / "bench" / "path_probe.c", source)
+    """A source tree with the probe's sources in it."""
+    (tmp_path / "meshd" / "bench").mkdir(parents=True)
+    for source in (ROOT / "meshd" / "bench").glob("path_probe*.[ch]"):
+        shutil.copy(source, tmp_path / "meshd" / "bench")
     return tmp_path
 
 
-def test_it_is_compiled_once_until_its_source_changes(tree: Path) -> None:
-    source = tree / "meshd" / "bench" / "path_probe.c"
+@pytest.mark.parametrize("name", ["path_probe.c", "path_probe_server.c", "path_probe.h"])
+def test_it_is_compiled_once_until_a_source_changes(tree: Path, name: str) -> None:
+    source = tree / "meshd" / "bench" / name
     assert [path_probe.build(tree), path_probe.build(tree)] == [True, False]
     source.write_text(source.read_text() + "/* more */\n")
     assert path_probe.build(tree)
 
 
 def test_a_source_that_does_not_compile_is_an_error_with_the_compilers_words(tree: Path) -> None:
+    before = {each.name for each in (tree / "meshd" / "bench").iterdir()}
     (tree / "meshd" / "bench" / "path_probe.c").write_text("int main(void) { return missing; }\n")
     with pytest.raises(BuildError, match="missing"):
         path_probe.build(tree)
-    assert [each.name for each in (tree / "meshd" / "bench").iterdir()] == ["path_probe.c"]
+    assert {each.name for each in (tree / "meshd" / "bench").iterdir()} == before
 
 
 def _run(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
