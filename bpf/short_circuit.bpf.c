@@ -65,7 +65,7 @@ int short_circuit_decide(struct sk_msg_md *msg)
 		count_taken(message.own, message.size);
 	} else {
 		count_passed(message.own, message.size, cause);
-		if (is_for_good(cause))
+		if (is_for_good(cause) || is_full_often(message.own, cause))
 			leave(&message, cause);
 	}
 	look_at_profit(&message, cause);
@@ -107,17 +107,44 @@ struct short_circuit_check {
 	__u32 pad;
 };
 
-static __always_inline void check_end(const struct short_circuit_end *end, __u32 *senders, __u32 *waiting)
-{
-	const struct sk_psock *psock = end->socket ? kernel_psock(kernel_sock((const void *)end->socket)) : NULL;
+/* For so long it is waited for the moment between two calls of who sends or reads all the while. */
+#define BETWEEN_CALLS_NS    200000
+#define BETWEEN_CALLS_LOOKS (1 << 16)
 
-	if (!psock) {
-		/* Where nobody knows the socket, bytes may wait; where it is in no map any more, none does. */
-		*waiting = !end->socket;
-		return;
-	}
-	*senders = psock->refcnt.refs.counter - 1;
-	*waiting = psock->msg_tot_len;
+struct calls_wait {
+	const struct sk_psock *psock;
+	__u64 end_ns;
+	__u32 calls;
+	__u32 pad;
+};
+
+static long look_at_calls(__u32 turn, struct calls_wait *wait)
+{
+	wait->calls = wait->psock->refcnt.refs.counter - 1;
+	return !wait->calls || bpf_ktime_get_ns() > wait->end_ns;
+}
+
+static __always_inline const struct sk_psock *psock_of(const struct short_circuit_end *end)
+{
+	return end->socket ? kernel_psock(kernel_sock((const void *)end->socket)) : NULL;
+}
+
+/* How many calls are under way; 0 also if there was one moment without: what begins later knows that nothing may be handed over. */
+static __always_inline __u32 calls_of(const struct short_circuit_end *end)
+{
+	struct calls_wait wait = { .psock = psock_of(end), .end_ns = bpf_ktime_get_ns() + BETWEEN_CALLS_NS };
+
+	if (wait.psock)
+		bpf_loop(BETWEEN_CALLS_LOOKS, look_at_calls, &wait, 0);
+	return wait.calls;
+}
+
+static __always_inline __u32 waiting_of(const struct short_circuit_end *end)
+{
+	const struct sk_psock *psock = psock_of(end);
+
+	/* Where nobody knows the socket, bytes may wait; where it is in no map any more, none does. */
+	return psock ? psock->msg_tot_len : !end->socket;
 }
 
 SEC("syscall")
@@ -129,8 +156,11 @@ int short_circuit_check(struct short_circuit_check *check)
 	connection = bpf_map_lookup_elem(&short_circuit_connections, &key);
 	if (!connection)
 		return 0;
-	check_end(&connection->ends[0], &check->senders[0], &check->waiting[0]);
-	check_end(&connection->ends[1], &check->senders[1], &check->waiting[1]);
+	/* First calls, then queues: one that was seen to be filled by nobody stays empty once it is. */
+	for (int at = 0; at < 2; at++)
+		check->senders[at] = calls_of(&connection->ends[at]);
+	for (int at = 0; at < 2; at++)
+		check->waiting[at] = waiting_of(&connection->ends[at]);
 	check->found = 1;
 	return 0;
 }

@@ -83,7 +83,7 @@ struct tcp_sock {
 
 typedef struct refcount_struct {
 	struct {
-		int counter;
+		volatile int counter;
 	} refs;
 } KERNEL refcount_t;
 

@@ -22,6 +22,8 @@ const volatile __u64 short_circuit_period_ns = 250000000;
 #define ONE_WAY_MESSAGES 1000
 #define SMALL_FIRST	 512
 #define SMALL_LAST	 4096
+/* How often a queue may be full in a period in which two messages of three went on TCP: it is too short for this reader. */
+#define FULL_OFTEN 4
 
 struct message {
 	struct tuple tuple; /* as the sender sees it */
@@ -33,7 +35,12 @@ struct message {
 	bool reversed;
 };
 
-/* What a stream is, it stays, also when all are looked at anew; how a socket waits may change. */
+static __always_inline bool is_full(enum short_circuit_cause cause)
+{
+	return cause == SHORT_CIRCUIT_QUEUE_BYTES || cause == SHORT_CIRCUIT_QUEUE_MESSAGES;
+}
+
+/* What a stream is, it stays, also when all are looked at anew; how a socket waits or is read may change. */
 static __always_inline void remember(const struct tuple *key, enum short_circuit_cause cause)
 {
 	struct flow *flow = bpf_map_lookup_elem(&flows, key);
@@ -42,7 +49,7 @@ static __always_inline void remember(const struct tuple *key, enum short_circuit
 		return;
 	if (cause == SHORT_CIRCUIT_STAYS_ON_TCP || cause == SHORT_CIRCUIT_SMALL_ONE_WAY)
 		__sync_fetch_and_or((__u32 *)&flow->flags, FLOW_STAYS_ON_TCP);
-	else if (cause == SHORT_CIRCUIT_BLOCKING)
+	else if (cause == SHORT_CIRCUIT_BLOCKING || is_full(cause))
 		look_again_later(flow);
 }
 
@@ -163,6 +170,21 @@ static __always_inline enum short_circuit_cause gates(const struct message *mess
 	return cause ? cause : peer_gates(message);
 }
 
+/* How often this end found the other's queue full. */
+static __always_inline __u64 times_full(const struct short_circuit_end *own)
+{
+	return (__u64)own->causes[SHORT_CIRCUIT_QUEUE_BYTES] + own->causes[SHORT_CIRCUIT_QUEUE_MESSAGES];
+}
+
+/* Each time that its queue is full, TCP has to be read to the end before anything is handed over again, and TCP is half as fast
+ * for a socket that is in a map. So such a stream leaves at once, and is looked at again after a pause.
+ */
+static __always_inline bool is_full_often(const struct short_circuit_end *own, enum short_circuit_cause cause)
+{
+	return is_full(cause) && times_full(own) - own->period_full >= FULL_OFTEN &&
+	       own->passed_messages - own->period_passed > 2 * (own->messages - own->period_messages);
+}
+
 /* Whether a stream gains by not being on TCP; now and then. */
 static __always_inline enum short_circuit_cause profit(const struct message *message, __u64 now_ns)
 {
@@ -180,6 +202,7 @@ static __always_inline enum short_circuit_cause profit(const struct message *mes
 	own->period_ns = now_ns;
 	own->period_messages = own->messages;
 	own->period_passed = own->passed_messages;
+	own->period_full = times_full(own);
 	own->period_bytes = own->bytes;
 	own->period_answers = message->peer->messages + message->peer->passed_messages;
 	return cause;

@@ -131,6 +131,7 @@ struct short_circuit_end {
 	__u64 period_bytes;
 	__u64 period_passed;
 	__u64 period_answers;
+	__u64 period_full;
 	__u64 marks[SHORT_CIRCUIT_MARKS];
 	__u64 read_marks;
 	__u32 causes[SHORT_CIRCUIT_CAUSES];

@@ -3,7 +3,8 @@
 Deleting an entry drops what its queue holds, and a message that is being handed over would fail. So first a flag forbids
 that any more is handed over, in both directions; the programs that may have read the old one end; then it is waited until
 no call that was begun before is under way and both queues are read; and only then the entries go. What calls hold a socket,
-the kernel counts (sk_psock.refcnt), so that is known, not guessed.
+the kernel counts (sk_psock.refcnt), so that is known, not guessed. One moment without a call is enough, on each socket at
+another time: what begins later knows of the flag. So a stream that never stops leaves within some tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -39,9 +40,13 @@ _LINK_ADDRESSES = 14  # of an Ethernet frame
 
 @dataclass(slots=True)
 class Waiting:
-    """A connection that is leaving; ``row``: what it was when that was seen first."""
+    """A connection that is leaving; ``row``: what it was when that was seen first.
+
+    ``ended``: of each socket, whether all calls have ended that had begun before.
+    """
 
     row: rows.ConnectionRow
+    ended: tuple[bool, ...] = (False, False)
     since_s: float = field(default_factory=time.monotonic)
     pause_s: float = FIRST_S
     next_s: float = 0.0
@@ -185,19 +190,26 @@ class Leaver:
                 # Both ends have said goodbye. Bytes may wait still, and the sockets go by themselves.
                 gone.add(key)
                 continue
-            row, is_gone = self._made.connection.decode(value), self._is_gone(key, each.row)
+            row = self._made.connection.decode(value)
+            is_gone = self._is_gone(key, row)
             if not row.flags & self._made.is_leaving and not is_gone:
                 # Another connection has the same ends by now: what is handed over in it was never forbidden.
                 gone.add(key)
+            elif row.since_ns != each.row.since_ns:
+                # It leaves as well, and nothing is known of its calls.
+                each.row, each.ended, each.since_s = row, (False, False), time.monotonic()
             elif is_gone or self._is_quiet(self._check(key), each):
                 self._take_out(key, each.row)
                 gone.add(key)
         return gone
 
     def _is_quiet(self, check: CheckRow, waiting: Waiting) -> bool:
+        waiting.ended = tuple(
+            before or not calls for before, calls in zip(waiting.ended, check.senders, strict=True)
+        )
         if any(check.waiting):
             return False
-        return not any(check.senders) or time.monotonic() - waiting.since_s > READING_S
+        return all(waiting.ended) or time.monotonic() - waiting.since_s > READING_S
 
     def _check(self, key: bytes) -> CheckRow:
         asked = CheckRow(self._made.tuple.decode(key), (0, 0), (0, 0), 0)

@@ -85,6 +85,7 @@ class EndRow(NamedTuple):
     period_bytes: int = 0
     period_passed: int = 0
     period_answers: int = 0
+    period_full: int = 0
     marks: tuple[int, ...] = (0,) * MARKS
     read_marks: int = 0
     causes: tuple[int, ...] = (0,) * CAUSES

@@ -13,7 +13,8 @@ from meshd.dataplane.short_circuit.leaving import Leaver
 from meshd.dataplane.short_circuit.rows import EndRow
 from meshd.kernel.rcu import wait_for_programs
 from tests.netns.pod_network.host import Pod
-from tests.netns.short_circuit.machine import Machine
+from tests.netns.short_circuit.machine import ALL, Machine
+from tests.netns.short_circuit.machine import machine as running_machine
 from tests.netns.short_circuit.talk import connected, echoed, received
 from tests.netns.short_circuit.way import (
     ROUNDS,
@@ -24,6 +25,7 @@ from tests.netns.short_circuit.way import (
     moves_on,
     questions_and_answers,
     send_stream,
+    streams_both_ways,
     write,
 )
 from tests.patience import wait_until
@@ -100,6 +102,22 @@ def test_a_stream_that_stays_on_tcp_leaves(machine: Machine) -> None:
         with alongside(lambda: small_messages(machine, near)):
             check_until_closed(far)
         all_leave(machine)
+
+
+def test_a_stream_whose_queue_is_too_short_leaves_at_once_and_is_tried_again(unique_name: str) -> None:
+    """Not at the end of a period, and not for good."""
+    knobs = {
+        "short_circuit_queue_bytes": 65536,
+        "short_circuit_period_ns": 3600 * 10**9,
+        "short_circuit_look_again_ns": 10**7,
+    }
+    with (
+        running_machine(unique_name, None, ALL, None, **knobs) as running,
+        admitted(running) as (_, _, near, far),
+        streams_both_ways(near, far, 32768),
+    ):
+        wait_until(lambda: running.events().get("leaving", 0) >= 3 and running.leaver.left >= 2, 30)
+        assert running.events()["admitted"] >= 3
 
 
 def test_connections_that_leave_while_others_come_lose_nothing(machine: Machine) -> None:
