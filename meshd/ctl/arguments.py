@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 from collections.abc import Collection
 from pathlib import Path
-from typing import TypeAlias
 
-DEFAULT_SOCKET = Path("/run/meshd/meshd.sock")
-FORMATS = ("table", "wide", "json", "yaml")
+from meshd.ctl.change_arguments import add_backends, add_services
+from meshd.ctl.command_line import Commands, add_command, add_connection, add_group
+
 WATCHED = ("services", "backends", "nodes", "clusters")
-
-# What argparse gives for add_subparsers(), which has no public name.
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 # Commands of packages of their own: imported only when they are asked for.
 EXTRAS = {
@@ -26,38 +22,6 @@ EXTRAS = {
     ),
     "bench": ("meshd.bench.cli", "measure the dataplane against what it replaces"),
 }
-
-SERVICE_FILE = """\
-FILE holds one or more documents, YAML or JSON, each a meshd.v1.Service (proto/meshd/v1/service.proto), as
-`meshctl service get -o yaml` prints it; source and status are ignored:
-
-    namespace: default
-    name: rebel-base
-    frontends:
-      - {address: 10.96.0.10, port: 80, protocol: TCP, portName: http}
-    global: true
-    affinity: LOCAL            # NONE, LOCAL, REMOTE; or a ladder, which goes before:
-    failover: local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1 capacity 40, any
-    minHealthyPercent: 70      # of a rung; below, the next one takes a part
-    rampSeconds: 60            # for so long the share of a cluster grows that serves again
-    affinityTimeoutSeconds: 0  # more: a client keeps its backend for so long
-
-A document that is wrong is refused alone; the others are applied.
-"""
-
-BACKEND_FILE = """\
-FILE holds one or more documents, YAML or JSON, each a meshd.v1.Backend (proto/meshd/v1/backend.proto), as
-`meshctl backend list -o yaml` prints them:
-
-    namespace: default
-    service: rebel-base
-    address: 10.1.0.5
-    ports:
-      - {portName: http, protocol: TCP, port: 8080}
-    weight: 100
-
-A document that is wrong is refused alone; the others are applied.
-"""
 
 
 FAILOVER_PLAN = """\
@@ -92,68 +56,6 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     return parser
 
 
-def add_connection(parser: argparse.ArgumentParser, *, defaults: bool) -> None:
-    """How to reach the agent. Also accepted behind the command, where an option not given must not undo one given."""
-
-    def default(value: object) -> object:
-        return value if defaults else argparse.SUPPRESS
-
-    group = parser.add_argument_group("connection")
-    add = group.add_argument
-    environment = os.environ.get("MESHD_SOCKET")
-    socket = Path(environment) if environment else DEFAULT_SOCKET
-    server = os.environ.get("MESHD_SERVER", "")
-    add("--socket", type=Path, default=default(socket), help=f"Unix socket of the agent (default: {socket})")
-    add(
-        "--server",
-        metavar="HOST:PORT",
-        default=default(server),
-        help="over TCP with mTLS instead of the socket",
-    )
-    add(
-        "--tls-ca",
-        type=Path,
-        metavar="FILE",
-        default=default(None),
-        help="who signed the agent's certificate",
-    )
-    add("--tls-cert", type=Path, metavar="FILE", default=default(None), help="our certificate")
-    add("--tls-key", type=Path, metavar="FILE", default=default(None), help="its key")
-    add(
-        "--tls-server-name", metavar="NAME", default=default(None), help="the name in the agent's certificate"
-    )
-    add("--timeout", type=seconds, default=default(10.0), metavar="SECONDS", help="of one call (default: 10)")
-
-
-def add_command(
-    commands: Commands,
-    name: str,
-    run: str,
-    help_text: str,
-    *,
-    epilog: str = "",
-    formats: Collection[str] = FORMATS,
-) -> argparse.ArgumentParser:
-    """A command that talks to the agent and is done by ``run`` in meshd.ctl."""
-    parser = commands.add_parser(
-        name,
-        help=help_text,
-        description=help_text,
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.set_defaults(run=f"meshd.ctl.{run}")
-    if formats:
-        parser.add_argument("-o", "--output", choices=formats, default="table", help="default: table")
-    add_connection(parser, defaults=False)
-    return parser
-
-
-def add_group(commands: Commands, name: str, help_text: str) -> Commands:
-    """A command that has commands of its own."""
-    return commands.add_parser(name, help=help_text).add_subparsers(metavar="ACTION", required=True)
-
-
 def add_readers(commands: Commands) -> None:
     """Commands that only read."""
     add_command(commands, "status", "status:run", "what the agent is, what it found, and what is wrong")
@@ -180,93 +82,6 @@ def add_readers(commands: Commands) -> None:
     )
     watch.add_argument("what", choices=WATCHED)
     watch.add_argument("--once", action="store_true", help="end when all that is there has been shown")
-
-
-def add_services(commands: Commands) -> None:
-    """The commands of ``service``."""
-    actions = add_group(commands, "service", "names that clients dial")
-    listed = add_command(actions, "list", "lists:services", "all services of all sources")
-    listed.add_argument("-n", "--namespace", default="", help="default: all")
-    listed.add_argument("--source", default="", help="default: all")
-    get = add_command(actions, "get", "service:get", "one service")
-    add_service_name(get)
-    get.add_argument("--source", default="", help="default: the one in force")
-    apply = add_command(
-        actions,
-        "apply",
-        "service:apply",
-        "create or replace services of source api",
-        epilog=SERVICE_FILE,
-        formats=(),
-    )
-    add_service_name(apply, nargs="?")
-    apply.add_argument("-f", "--file", metavar="FILE", help="documents as below; - is stdin")
-    apply.add_argument(
-        "--frontend",
-        action="append",
-        default=[],
-        metavar="[NAME=]ADDRESS:PORT[/PROTOCOL]",
-        help="what clients dial; may be repeated ([fd00::1]:80/UDP)",
-    )
-    apply.add_argument(
-        "--global", dest="is_global", action="store_true", help="backends of other clusters count"
-    )
-    apply.add_argument("--affinity", choices=("none", "local", "remote"), default="none")
-    apply.add_argument(
-        "--failover", default="", metavar="LADDER", help="instead of --affinity: 'local, cluster:cm-2, any'"
-    )
-    apply.add_argument(
-        "--min-healthy-percent", type=count, metavar="PERCENT", help="of a rung, to take all (default: 70)"
-    )
-    apply.add_argument(
-        "--ramp",
-        type=count,
-        default=0,
-        metavar="SECONDS",
-        help="a cluster that is back gets its share in so long",
-    )
-    apply.add_argument("--session-affinity", type=count, default=0, metavar="SECONDS", help="0: none")
-    apply.add_argument("--internal-local", action="store_true", help="only backends on the same node serve")
-    apply.add_argument("--close-tcp", action="store_true", help="close TCP connections of removed backends")
-    add_change(apply)
-    delete = add_command(actions, "delete", "service:delete", "delete services of source api", formats=())
-    delete.add_argument("names", nargs="+", metavar="[NAMESPACE/]NAME")
-    delete.add_argument("-n", "--namespace", default="default", help="default: default")
-    delete.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
-
-
-def add_backends(commands: Commands) -> None:
-    """The commands of ``backend``."""
-    actions = add_group(commands, "backend", "addresses and ports that serve")
-    listed = add_command(actions, "list", "lists:backends", "all backends of all sources")
-    listed.add_argument("service", nargs="?", default="", metavar="[NAMESPACE/]SERVICE", help="default: all")
-    listed.add_argument("-n", "--namespace", default="", help="default: all")
-    listed.add_argument("--source", default="", help="default: all")
-    apply = add_command(
-        actions,
-        "apply",
-        "backend:apply",
-        "create or replace backends of source api",
-        epilog=BACKEND_FILE,
-        formats=(),
-    )
-    add_service_name(apply, nargs="?")
-    apply.add_argument("-f", "--file", metavar="FILE", help="documents as below; - is stdin")
-    apply.add_argument("--address")
-    apply.add_argument(
-        "--port", action="append", default=[], metavar="[NAME=]PORT[/PROTOCOL]", help="may be repeated"
-    )
-    apply.add_argument("--weight", type=count, help="relative within the service (default: 100)")
-    apply.add_argument("--not-ready", action="store_true")
-    apply.add_argument("--terminating", action="store_true", help="serves only if no ready one is left")
-    apply.add_argument("--node", default="")
-    apply.add_argument("--zone", default="")
-    apply.add_argument("--cluster", default="", help="default: the agent's")
-    add_change(apply)
-    delete = add_command(actions, "delete", "backend:delete", "delete backends of source api", formats=())
-    add_service_name(delete)
-    delete.add_argument("addresses", nargs="+", metavar="ADDRESS")
-    delete.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
 
 
 def add_short_circuit(commands: Commands) -> None:
@@ -381,44 +196,3 @@ def add_tools(commands: Commands) -> None:
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(run="meshd.ctl.completion:run")
-
-
-def add_service_name(parser: argparse.ArgumentParser, nargs: str | None = None) -> None:
-    """Which service."""
-    if nargs:
-        parser.add_argument("name", nargs=nargs, metavar="[NAMESPACE/]NAME")
-    else:
-        parser.add_argument("name", metavar="[NAMESPACE/]NAME")
-    parser.add_argument("-n", "--namespace", default="default", help="default: default")
-
-
-def add_change(parser: argparse.ArgumentParser) -> None:
-    """How a change is made."""
-    parser.add_argument("--no-wait", action="store_true", help="do not wait for the kernel")
-    parser.add_argument("--dry-run", action="store_true", help="let the agent check it; change nothing")
-
-
-def seconds(text: str) -> float:
-    """A positive number of seconds.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of seconds")
-    return value
-
-
-def count(text: str) -> int:
-    """A number that protobuf's uint32 can hold; the agent says whether it makes sense.
-
-    Raises:
-        argparse.ArgumentTypeError: it is none.
-    """
-    if not (text.isdecimal() and text.isascii() and len(text) < 10):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 999999999")
-    return int(text)

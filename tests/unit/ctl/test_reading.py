@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from meshd.ctl.arguments import FORMATS
+from meshd.ctl.command_line import FORMATS
 from meshd.model import (
     Backend,
     BackendPort,
