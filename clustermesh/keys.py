@@ -90,6 +90,11 @@ def publisher(cluster: str) -> str:
     return f"meshd/publisher/{cluster}"
 
 
+def presence_prefix(cluster: str) -> str:
+    """Prefix of the leased keys by which agents of ``cluster`` say that they are there; the rest is the node's name."""
+    return f"meshd/present/v1/{cluster}/"
+
+
 def short_circuit(cluster: str) -> str:
     """Key of what was said last to all nodes of ``cluster`` of their short circuit; our own."""
     return f"meshd/short-circuit/v1/{cluster}"

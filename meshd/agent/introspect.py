@@ -80,6 +80,10 @@ def problems(manifests: Manifests | None, remotes: RemoteClusters, local_etcd: L
         found += [f"cluster {peer.cluster}: {name}: {reason}" for name, reason in peer.refused.items()]
     if local_etcd is not None and local_etcd.last_error:
         found.append(f"this cluster's etcd: {local_etcd.last_error}")
+    for name in local_etcd.absent_agents() if local_etcd is not None else ():
+        found.append(
+            f"the agent of node {name} is not there: what it put in force stands, and nothing new is"
+        )
     return found
 
 

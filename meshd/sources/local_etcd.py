@@ -14,9 +14,11 @@ from clustermesh.kv import Kv
 from clustermesh.node_reader import NodeCopies, NodeReader
 from clustermesh.own_keys import OwnKeys
 from clustermesh.peers import Peer, parse_file
+from clustermesh.presence import Presence
 from clustermesh.publisher import Publisher, PublisherOptions, PublisherStatus
 from clustermesh.records import ClusterConfig
 from clustermesh.together import until_failure
+from meshd.model import NodeState
 from meshd.model.cluster import ETCD
 from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.node_registry import NodeRegistry
@@ -65,7 +67,21 @@ class LocalEtcd:
         self._max_connected_clusters = max_connected_clusters
         self._options = options or PublisherOptions()
         self._publisher: Publisher | None = None
+        self._presence = Presence(cluster, node, self._options.election_ttl_s)
         self.last_error = ""
+
+    def absent_agents(self) -> list[str]:
+        """Nodes of this cluster whose agents are not there, by name; empty also while that is not known.
+
+        One that publishes no health address may be of a build that does not say whether it is there.
+        """
+        present = self._presence.present
+        if present is None:
+            return []
+        nodes = (node for node in self._mesh.nodes.values() if node.source == ETCD and node.health)
+        return sorted(
+            node.name for node in nodes if node.state is NodeState.FRESH and node.name not in present
+        )
 
     @property
     def publisher(self) -> PublisherStatus:
@@ -84,6 +100,7 @@ class LocalEtcd:
             tasks.create_task(own.run())
             if self._nodes is not None:
                 tasks.create_task(self._follow_nodes(kv, self._nodes))
+                tasks.create_task(self._presence.run(kv))
             if self._switch is not None:
                 tasks.create_task(self._switch.follow(kv, own))
             if self._publish:
