@@ -61,6 +61,12 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--id", type=int, required=True, help="cluster id, 1..255 (or 511)")
     publish.add_argument("--max-connected-clusters", type=int, choices=(255, 511), default=255)
     publish.add_argument(
+        "--endpoint-slices-export-mode",
+        choices=("", "services-and-endpointslices", "endpointslices-only"),
+        default="",
+        help="as what services are written (default: one value a service)",
+    )
+    publish.add_argument(
         "--services",
         type=Path,
         required=True,
@@ -94,8 +100,10 @@ def _peer(options: argparse.Namespace) -> Peer:
 
 async def _dump(options: argparse.Namespace) -> int:
     from clustermesh import keys  # noqa: PLC0415 - with its neighbours
+    from clustermesh.endpoint_slice import EndpointSlice, decode_slice  # noqa: PLC0415 - with its neighbours
     from clustermesh.kv import Kv  # noqa: PLC0415 - imports gRPC
-    from clustermesh.records import decode_config, decode_service  # noqa: PLC0415 - with its neighbours
+    from clustermesh.records import SERVICES, decode_config, decode_service  # noqa: PLC0415 - with its neighbours
+    from clustermesh.slice_merge import services_of  # noqa: PLC0415 - with its neighbours
 
     peer = _peer(options)
     async with Kv(peer.endpoints, credentials=peer.credentials, tls=peer.tls) as kv:
@@ -107,21 +115,24 @@ async def _dump(options: argparse.Namespace) -> int:
             )
             return 1
         config = decode_config(item.key, item.value or b"")
-        synced = await kv.get(keys.canary(peer.name, "services", cached=config.cached)) is not None
-        prefix = keys.services_prefix(peer.name, cached=config.cached)
+        form = "services" if config.endpoint_slices_export_mode == SERVICES else "endpointslices"
+        synced = await kv.get(keys.canary(peer.name, form, cached=config.cached)) is not None
+        of_form = keys.services_prefix if form == "services" else keys.slices_prefix
+        prefix = of_form(peer.name, cached=config.cached)
         listing = await kv.list(prefix)
-    services: list[ClusterService] = []
+    decode = decode_service if form == "services" else decode_slice
+    read: list[ClusterService | EndpointSlice] = []
     invalid: list[InvalidRecord] = []
     for one in listing.items:
         name = one.key.removeprefix(prefix)
         try:
-            services.append(
-                decode_service(
-                    one.key, one.value or b"", cluster=peer.name, name=name, cluster_id=config.cluster_id
-                )
+            read.append(
+                decode(one.key, one.value or b"", cluster=peer.name, name=name, cluster_id=config.cluster_id)
             )
         except InvalidRecord as error:
             invalid.append(error)
+    services = [one for one in read if not isinstance(one, EndpointSlice)]
+    services += services_of(one for one in read if isinstance(one, EndpointSlice)).values()
     shown = {
         "cluster": peer.name,
         "clusterID": config.cluster_id,
@@ -175,7 +186,11 @@ async def _publish(options: argparse.Namespace) -> int:
 
     peer = _peer(options)
     times = PublisherOptions(election_ttl_s=options.election_ttl, data_ttl_s=options.data_ttl)
-    config = ClusterConfig(options.id, max_connected_clusters=options.max_connected_clusters)
+    config = ClusterConfig(
+        options.id,
+        max_connected_clusters=options.max_connected_clusters,
+        endpoint_slices_export_mode=options.endpoint_slices_export_mode,
+    )
     loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     async with Kv(peer.endpoints, credentials=peer.credentials, tls=peer.tls) as kv:
         publisher = Publisher(kv, peer.name, config, options=times)

@@ -61,6 +61,16 @@ def service(cluster: str, namespace: str, name: str) -> str:
     return f"{services_prefix(cluster)}{namespace}/{name}"
 
 
+def slices_prefix(cluster: str, *, cached: bool = False) -> str:
+    """Prefix of the endpoint slices of ``cluster``."""
+    return f"{CACHE if cached else STATE}/endpointslices/v1/{cluster}/"
+
+
+def endpoint_slice(cluster: str, namespace: str, name: str) -> str:
+    """Key of one endpoint slice, which has a name of its own."""
+    return f"{slices_prefix(cluster)}{namespace}/{name}"
+
+
 def nodes_prefix(cluster: str, *, cached: bool = False) -> str:
     """Prefix of the nodes of ``cluster``."""
     return f"{CACHE if cached else STATE}/nodes/v1/{cluster}/"

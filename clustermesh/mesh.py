@@ -143,6 +143,7 @@ class ClusterMesh:
             copy=known.copy if known is not None else None,
             nodes=self._nodes,
             node_copies=known.node_copies if known is not None else None,
+            slice_copies=known.slice_copies if known is not None else None,
         )
         self._remotes[peer.name] = remote
         self._tasks[peer.name] = group.create_task(remote.run())

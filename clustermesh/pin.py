@@ -13,6 +13,7 @@ from typing import Any
 
 from clustermesh.address_record import AddressRecord
 from clustermesh.addresses import Address, Network, to_text
+from clustermesh.endpoint_slice import EndpointSlice
 from clustermesh.errors import InvalidRecord, OptionsError
 from clustermesh.node_record import Node
 from clustermesh.records import ClusterService
@@ -30,12 +31,14 @@ class Pin:
     cluster_id: int = 0
     networks: tuple[Network, ...] = ()
 
-    def allows(self, record: ClusterService | Node | AddressRecord) -> bool:
+    def allows(self, record: ClusterService | EndpointSlice | Node | AddressRecord) -> bool:
         """Whether a peer with this pin may say ``record``."""
         try:
             match record:
                 case ClusterService():
                     self.service("", record)
+                case EndpointSlice():
+                    self.endpoint_slice("", record)
                 case Node():
                     self.node("", record)
                 case AddressRecord():
@@ -54,6 +57,11 @@ class Pin:
         """``service``; InvalidRecord if a backend of it lies elsewhere."""
         self._check_addresses(key, "backends", service.backends)
         return service
+
+    def endpoint_slice(self, key: str, one: EndpointSlice) -> EndpointSlice:
+        """``one``; InvalidRecord if a backend of it lies elsewhere."""
+        self._check_addresses(key, "endpoints", one.backends)
+        return one
 
     def node(self, key: str, node: Node) -> Node:
         """``node``; InvalidRecord if an address or a pod CIDR of it lies elsewhere."""

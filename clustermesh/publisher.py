@@ -22,7 +22,7 @@ from clustermesh.election import Office, campaign
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, OptionsError, StoreReplaced
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import KEYS_PER_LEASE, LeasePool
-from clustermesh.records import ClusterConfig, ClusterService, encode_config
+from clustermesh.records import EXPORT_MODES, ClusterConfig, ClusterService, encode_config
 from clustermesh.single_key import until_absent
 from clustermesh.term import Tally, Term
 from clustermesh.together import until_failure
@@ -100,6 +100,10 @@ class Publisher:
         if not 0 < config.cluster_id <= config.max_connected_clusters:
             limit = config.max_connected_clusters
             raise OptionsError(f"cluster id {config.cluster_id} is not within 1..{limit}")
+        if config.endpoint_slices_export_mode not in EXPORT_MODES:
+            raise OptionsError(
+                f"export mode {config.endpoint_slices_export_mode!r} is none of {EXPORT_MODES}"
+            )
         self._kv = kv
         self._cluster = cluster
         self._config = encode_config(config)
@@ -109,7 +113,8 @@ class Publisher:
         # two nodes that were given one name by mistake must not throw each other out for ever.
         self._dead_prefix = f"{node}/" if node else ""
         self._pool = LeasePool(kv, self._options.data_ttl_s, self._options.keys_per_lease)
-        self._desired = DesiredServices(cluster, config.cluster_id)
+        self._export_mode = config.endpoint_slices_export_mode
+        self._desired = DesiredServices(cluster, config.cluster_id, self._export_mode)
         self._tally = Tally()
         self._status = PublisherStatus()
 
@@ -143,7 +148,7 @@ class Publisher:
         """Role, counters and the last failure."""
         return replace(
             self._status,
-            services=len(self._desired.values),
+            services=self._desired.services,
             complete=self._desired.complete,
             pending=self._desired.pending,
             puts=self._tally.puts,
@@ -201,6 +206,7 @@ class Publisher:
             self._cluster,
             self._config,
             office.fence,
+            export_mode=self._export_mode,
             pool=self._pool,
             desired=self._desired,
             tally=self._tally,

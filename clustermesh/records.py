@@ -24,6 +24,9 @@ from clustermesh.errors import InvalidRecord
 MAX_VALUE_BYTES = 1_572_864
 """etcd's default limit of a request: no exporter can have written more on purpose."""
 MAX_FRONTENDS, MAX_BACKENDS, MAX_PORTS = 1024, 16_384, 256
+SERVICES, SERVICES_AND_SLICES, SLICES = "", "services-and-endpointslices", "endpointslices-only"
+"""As what a cluster writes its services: as they were always written, as endpoint slices, or as both."""
+EXPORT_MODES = (SERVICES, SERVICES_AND_SLICES, SLICES)
 PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 NAME = re.compile(r"[a-z0-9]([-a-z0-9._]*[a-z0-9])?")
 
@@ -180,9 +183,9 @@ def decode_service(key: str, value: bytes, *, cluster: str, name: str, cluster_i
         address.
     """
     wire = decode(key, value, _service_decoder)
-    _must_equal(key, "cluster", wire.cluster, cluster)
-    _must_equal(key, "namespace and name", f"{wire.namespace}/{wire.name}", name)
-    _must_equal(key, "clusterID", wire.cluster_id, cluster_id)
+    must_equal(key, "cluster", wire.cluster, cluster)
+    must_equal(key, "namespace and name", f"{wire.namespace}/{wire.name}", name)
+    must_equal(key, "clusterID", wire.cluster_id, cluster_id)
     service = ClusterService(
         cluster=wire.cluster,
         namespace=wire.namespace,
@@ -263,7 +266,8 @@ def address(key: str, where: str, text: str) -> Address:
         raise InvalidRecord(key, where, str(error)[:200]) from error
 
 
-def _must_equal(key: str, where: str, found: object, expected: object) -> None:
+def must_equal(key: str, where: str, found: object, expected: object) -> None:
+    """InvalidRecord naming ``where`` unless ``found`` is what the key, or the cluster's configuration, says."""
     if found != expected:
         raise InvalidRecord(key, where, f"is {str(found)[:80]!r}, expected {str(expected)!r}")
 

@@ -18,20 +18,26 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.call import KvOptions
+from clustermesh.endpoint_slice import EndpointSlice, decode_slice
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, PeerRefused
 from clustermesh.kv import Kv
 from clustermesh.node_reader import NodeCopies, NodeReader, NodeSink
 from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
-from clustermesh.records import ClusterConfig, ClusterService, decode_config, decode_service
+from clustermesh.records import (
+    EXPORT_MODES,
+    SERVICES,
+    ClusterConfig,
+    ClusterService,
+    decode_config,
+    decode_service,
+)
 from clustermesh.reflector import Copy, Reflector, counts
 from clustermesh.single_key import until_present, values
+from clustermesh.slice_merge import SliceCopies, SliceMerge
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
-
-EXPORT_MODES = frozenset({"", "services-and-endpointslices"})
-"""Modes in which a peer writes the services that are read here."""
 
 
 class Sink(Protocol):
@@ -120,9 +126,11 @@ class Remote:
         copy: Copy[ClusterService] | None = None,
         nodes: NodeSink | None = None,
         node_copies: NodeCopies | None = None,
+        slice_copies: SliceCopies | None = None,
     ) -> None:
         self.peer = peer
         self.copy = copy or Copy()
+        self.slice_copies = slice_copies or SliceCopies()
         self.node_copies = node_copies or NodeCopies()
         self._forget_what_is_not_allowed()
         self._nodes = nodes
@@ -143,7 +151,8 @@ class Remote:
 
     def _forget_what_is_not_allowed(self) -> None:
         """The last good version of a record stays in force, unless the pin says now that it never was good."""
-        copies: tuple[Copy[Any], ...] = (self.copy, self.node_copies.nodes, self.node_copies.addresses)
+        nodes = self.node_copies
+        copies: tuple[Copy[Any], ...] = (self.copy, self.slice_copies.slices, nodes.nodes, nodes.addresses)
         for copy in copies:
             copy.records = {
                 name: record for name, record in copy.records.items() if self.peer.pin.allows(record)
@@ -163,8 +172,8 @@ class Remote:
             nodes=len(self.node_copies.nodes.records),
             addresses=len(self.node_copies.addresses.records),
             lag_s=0.0 if self._out_of_sync_at is None else now - self._out_of_sync_at,
-            refused={**self.copy.refused, **self.node_copies.refused},
-            refusals=counts(self.copy.refusals + self.node_copies.refusals),
+            refused={**self.copy.refused, **self.slice_copies.refused, **self.node_copies.refused},
+            refusals=counts(self.copy.refusals + self.slice_copies.refusals + self.node_copies.refusals),
             heartbeat_age_s=None if self._beat_at is None else now - self._beat_at,
             etcd_cluster_id=self._etcd_cluster_id,
             failures=self._failures,
@@ -202,33 +211,52 @@ class Remote:
         config = decode_config(item.key, item.value or b"")
         self._check(config)
         self._config, self._etcd_cluster_id = config, kv.cluster_id
-        name = self.peer.name
-
-        def decode(key: str, full_name: str, value: bytes) -> ClusterService:
-            service = decode_service(key, value, cluster=name, name=full_name, cluster_id=config.cluster_id)
-            return self.peer.pin.service(key, service)
-
-        reflector = Reflector(
-            kv,
-            keys.services_prefix(name, cached=config.cached),
-            keys.canary(name, "services", cached=config.cached) if config.synced_canaries else None,
-            decode=decode,
-            copy=self.copy,
-            outlet=_ToSink(self, self._sink),
-        )
         return await until_failure(
-            *self._readers(kv, config, reflector),
+            *self._readers(kv, config, self._services_reader(kv, config)),
             self._watch_config(kv, revision, config),
             self._watch_heartbeat(kv),
             self._miss_heartbeat(),
         )
 
+    def _services_reader(self, kv: Kv, config: ClusterConfig) -> Callable[[], Coroutine[Any, Any, NoReturn]]:
+        """Reads services in one form.
+
+        Where a cluster writes both, endpoint slices: they say who is on the way out whoever wrote them, and have room for
+        services that no single value has.
+        """
+        name, outlet = self.peer.name, _ToSink(self, self._sink)
+        cached, cluster_id, pin = config.cached, config.cluster_id, self.peer.pin
+
+        def service(key: str, full_name: str, value: bytes) -> ClusterService:
+            read = decode_service(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
+            return pin.service(key, read)
+
+        def endpoint_slice(key: str, full_name: str, value: bytes) -> EndpointSlice:
+            read = decode_slice(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
+            return pin.endpoint_slice(key, read)
+
+        def canary(resource: str) -> str | None:
+            return keys.canary(name, resource, cached=cached) if config.synced_canaries else None
+
+        if config.endpoint_slices_export_mode == SERVICES:
+            self.slice_copies.forget_refused()
+            prefix = keys.services_prefix(name, cached=cached)
+            return Reflector(
+                kv, prefix, canary("services"), decode=service, copy=self.copy, outlet=outlet
+            ).run
+        self.copy.refused.clear()
+        slices, prefix = self.slice_copies.slices, keys.slices_prefix(name, cached=cached)
+        merge = SliceMerge(self.slice_copies, self.copy, outlet)
+        return Reflector(
+            kv, prefix, canary("endpointslices"), decode=endpoint_slice, copy=slices, outlet=merge
+        ).run
+
     def _readers(
-        self, kv: Kv, config: ClusterConfig, services: Reflector[ClusterService]
+        self, kv: Kv, config: ClusterConfig, services: Callable[[], Coroutine[Any, Any, NoReturn]]
     ) -> Sequence[Coroutine[Any, Any, NoReturn]]:
         """Nodes, then their addresses, then services: a backend is told only when the way to it was."""
         if self._nodes is None:
-            return (services.run(),)
+            return (services(),)
         reader = NodeReader(
             kv,
             self.peer.name,
@@ -245,7 +273,7 @@ class Remote:
 
         async def when_listed() -> NoReturn:
             await reader.listed.wait()
-            await services.run()
+            await services()
 
         return (reader.run(), when_listed())
 

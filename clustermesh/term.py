@@ -3,12 +3,17 @@
 Order: adopt what a predecessor left (same values, our leases), write what is desired, delete what is not
 but only once the desired set is complete, then say so with the canary. So no peer sees a key vanish because
 a publisher died, and none sees a canary before the records it promises.
+
+Services have two forms, and the cluster-config says which of them a reader finds. When that changes, the canary of a form
+that was not written before goes first, and what stands in a form that is not written any more goes with the first audit: by
+then readers that follow the cluster-config read the other.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -17,13 +22,21 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.desired import DesiredServices
-from clustermesh.errors import KvError, KvRefused
+from clustermesh.errors import InvalidRecord, KvError, KvRefused
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import LeasePool
-from clustermesh.operations import Compare, Delete, Operation, Put
+from clustermesh.operations import Compare, Delete, KeyValue, Operation, Put
 from clustermesh.publication import Held, batches, to_delete, to_put
+from clustermesh.records import SERVICES, SERVICES_AND_SLICES, SLICES, decode_config
 
 log = structlog.get_logger()
+
+FORMS: Mapping[str, Collection[str]] = {
+    SERVICES: ("services",),
+    SERVICES_AND_SLICES: ("services", "endpointslices"),
+    SLICES: ("endpointslices",),
+}
+"""What is written in an export mode, and promised by canaries."""
 
 
 class Deposed(KvError):
@@ -52,31 +65,40 @@ class Term:
         config: bytes,
         fence: Compare,
         *,
+        export_mode: str = SERVICES,
         pool: LeasePool,
         desired: DesiredServices,
         tally: Tally,
     ) -> None:
         self._kv = kv
         self._cluster = cluster
+        self._prefixes = {
+            "services": keys.services_prefix(cluster),
+            "endpointslices": keys.slices_prefix(cluster),
+        }
         self._config = {keys.cluster_config(cluster): config}
         self._fence = fence
         self._pool = pool
         self._desired = desired
         self._tally = tally
         self._held: dict[str, Held] = {}
+        self._forms = FORMS[export_mode]
+        self._audited = False
 
     async def publish(self, audit_s: float) -> NoReturn:
         """Make etcd hold what is desired, as it changes; read all of it again every ``audit_s`` seconds."""
         while True:
             self._held = await self._read()
             await self._adopt()
+            await self._withdraw_canaries()
             await self._write([*self._config, *self._other_canaries()])
-            self._desired.note_all(key for key in self._held if self._is_service(key))
+            self._desired.note_all(key for key in self._held if self._is_record(key))
             try:
                 async with asyncio.timeout(audit_s):
                     await self._follow()
             except TimeoutError:
                 self._tally.failed.clear()  # tried again now
+                self._audited = True
 
     async def beat(self, interval_s: float) -> NoReturn:
         """Write the heartbeat now and every ``interval_s`` seconds."""
@@ -92,16 +114,18 @@ class Term:
             if self._desired.complete and not complete:
                 # Only now is it known what a predecessor left in vain.
                 complete = True
-                taken |= {key for key in self._held if self._is_service(key)}
+                taken |= {key for key in self._held if self._is_record(key)}
             await self._write(sorted(taken))
             self._desired.named_deletes.difference_update(taken - self._held.keys())
             if self._desired.complete:
-                await self._write([keys.canary(self._cluster, "services")])
+                await self._write([keys.canary(self._cluster, name) for name in self._forms])
             await self._desired.written(generation)
             await self._desired.changed.wait()
 
     async def _read(self) -> dict[str, Held]:
-        found = list((await self._kv.list(keys.services_prefix(self._cluster))).items)
+        found: list[KeyValue] = []
+        for prefix in self._prefixes.values():
+            found += (await self._kv.list(prefix)).items
         found += (await self._kv.list(keys.synced_prefix(self._cluster))).items
         for key in (*self._config, keys.HEARTBEAT):
             found += (await self._kv.find(key)).items
@@ -126,9 +150,9 @@ class Term:
         desired = self._wanted(candidates)
         for batch in batches(to_put(desired, self._held, candidates, self._pool.ids), desired):
             await self._apply(batch, desired)
-        services = [key for key in candidates if self._is_service(key)]
+        records = [key for key in candidates if self._is_record(key)]
         named, complete = self._desired.named_deletes, self._desired.complete
-        for batch in batches(to_delete(desired, self._held, services, complete=complete, named=named), {}):
+        for batch in batches(to_delete(desired, self._held, records, complete=complete, named=named), {}):
             await self._apply(batch, desired)
 
     async def _apply(self, batch: list[str], desired: Mapping[str, bytes]) -> None:
@@ -188,10 +212,24 @@ class Term:
 
         Nodes write their own keys whenever they come, so there is no moment at which theirs are all there.
         """
-        return [keys.canary(self._cluster, name) for name in keys.CANARY_RESOURCES if name != "services"]
+        return [keys.canary(self._cluster, name) for name in keys.CANARY_RESOURCES if name not in self._forms]
 
-    def _is_service(self, key: str) -> bool:
-        return key.startswith(keys.services_prefix(self._cluster))
+    def _is_record(self, key: str) -> bool:
+        """Whether ``key`` is ours to write, or to delete now."""
+        forms = self._prefixes if self._audited else self._forms
+        return key.startswith(tuple(self._prefixes[name] for name in forms))
+
+    async def _withdraw_canaries(self) -> None:
+        """A canary that stands from before the cluster-config said so promises an empty form."""
+        key = next(iter(self._config))
+        before: Collection[str] = ()
+        if key in self._held:
+            with contextlib.suppress(InvalidRecord, KeyError):
+                config = decode_config(key, self._held[key].value or b"")
+                before = FORMS[config.endpoint_slices_export_mode]
+        early = [keys.canary(self._cluster, name) for name in self._forms if name not in before]
+        if early := [canary for canary in early if canary in self._held]:
+            await self._apply(early, {})
 
 
 def _now() -> bytes:

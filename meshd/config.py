@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -106,6 +107,8 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     ``data_lease_s``: for so long what was published outlives the last publisher.
     ``heartbeat_s``: how often the publisher says that it lives.
     ``max_connected_clusters``: 255 or 511, the same in every cluster of the mesh; how many identities a cluster has follows.
+    ``endpoint_slices_export_mode``: as what services are written; empty: one value a service, which every Cilium reads;
+    services-and-endpointslices: endpoint slices as well, which it knows since 1.20; endpointslices-only.
     """
 
     etcd: Path | None = None
@@ -115,6 +118,7 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     data_lease_s: int = 900
     heartbeat_s: float = 60.0
     max_connected_clusters: int = 255
+    endpoint_slices_export_mode: Literal["", "services-and-endpointslices", "endpointslices-only"] = ""
 
 
 class Maps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

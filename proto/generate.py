@@ -38,6 +38,7 @@ class Target:
 
 TARGETS = (
     Target(include="proto/etcd", within="", strip="", package="clustermesh.etcdapi"),
+    Target(include="proto", within="clustermesh", strip="clustermesh", package="clustermesh.wire"),
     Target(include="proto", within="meshd", strip="meshd", package="meshd.api"),
 )
 

@@ -297,6 +297,7 @@ class Agent:
             switch=switch,
             publish=config.clustermesh.publish,
             max_connected_clusters=config.clustermesh.max_connected_clusters,
+            export_mode=config.clustermesh.endpoint_slices_export_mode,
             options=PublisherOptions(
                 election_ttl_s=config.clustermesh.election_lease_s,
                 data_ttl_s=config.clustermesh.data_lease_s,

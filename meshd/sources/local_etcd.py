@@ -38,7 +38,7 @@ class LocalEtcd:
 
     ``nodes`` is told of the other nodes; None: these are not read. ``switch``: of the whole cluster.
     ``publish``: stand for election as the cluster's publisher, too. ``max_connected_clusters`` (255 or 511) must be the
-    same in all clusters of a mesh.
+    same in all clusters of a mesh. ``export_mode``: as what services are written (clustermesh.records.EXPORT_MODES).
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class LocalEtcd:
         switch: ClusterSwitch | None = None,
         publish: bool = True,
         max_connected_clusters: int = 255,
+        export_mode: str = "",
         options: PublisherOptions | None = None,
     ) -> None:
         self._mesh = mesh
@@ -65,6 +66,7 @@ class LocalEtcd:
         self._troubles: dict[str, str] = {}
         self._publish = publish
         self._max_connected_clusters = max_connected_clusters
+        self._export_mode = export_mode
         self._options = options or PublisherOptions()
         self._publisher: Publisher | None = None
         self._presence = Presence(cluster, node, self._options.election_ttl_s)
@@ -104,7 +106,11 @@ class LocalEtcd:
             if self._switch is not None:
                 tasks.create_task(self._switch.follow(kv, own))
             if self._publish:
-                config = ClusterConfig(self._cluster_id, max_connected_clusters=self._max_connected_clusters)
+                config = ClusterConfig(
+                    self._cluster_id,
+                    max_connected_clusters=self._max_connected_clusters,
+                    endpoint_slices_export_mode=self._export_mode,
+                )
                 self._publisher = Publisher(kv, self._cluster, config, node=self._node, options=self._options)
                 tasks.create_task(self._publisher.run())
                 publishing = Publishing(self._mesh, self._publisher, self._cluster, self._cluster_id)

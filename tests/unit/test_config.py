@@ -21,6 +21,7 @@ REFUSED = [
     (f"nodeName: a\nclusterId: 1\n{PEERS}", "something else than `default`"),
     ("nodeName: a\nclustermesh: {electionLeaseS: 900}", "must be shorter than dataLeaseS"),
     ("nodeName: a\nclustermesh: {maxConnectedClusters: 300}", "must be 255 or 511"),
+    ("nodeName: a\nclustermesh: {endpointSlicesExportMode: telepathy}", "endpointSlicesExportMode"),
     (
         "nodeName: a\npodNetwork: {routing: bridge}",
         r"Invalid enum value 'bridge' - at `\$.podNetwork.routing`",
