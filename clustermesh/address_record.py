@@ -15,7 +15,7 @@ import msgspec
 from clustermesh import gojson
 from clustermesh.addresses import Address, Network, to_text
 from clustermesh.errors import InvalidRecord
-from clustermesh.records import address, decode
+from clustermesh.records import MAX_PORTS, PROTOCOLS, Port, address, decode
 
 UNMANAGED_IDENTITY = 3
 """Of workloads that no identity was allocated for: one of the numbers that mean the same in every cluster."""
@@ -26,7 +26,7 @@ RESERVED_IDENTITIES = 256
 class AddressRecord:
     """``network``: one address, or a prefix. ``host``: the node it is on, None: not said.
 
-    ``encryption_key`` is an IPsec key index (0: none).
+    ``encryption_key`` is an IPsec key index (0: none). ``named_ports`` are those of the pod's containers, by name.
     """
 
     network: Network
@@ -37,6 +37,7 @@ class AddressRecord:
     namespace: str = ""
     pod: str = ""
     service_account: str = ""
+    named_ports: tuple[tuple[str, Port], ...] = ()
 
     @property
     def name(self) -> str:
@@ -56,7 +57,15 @@ _NAMES = {
     "namespace": "K8sNamespace",
     "pod": "K8sPodName",
     "service_account": "K8sServiceAccount",
+    "named_ports": "NamedPorts",
 }
+
+
+class _NamedPort(msgspec.Struct):
+    # Go's names are the wire's.
+    Name: str = ""
+    Port: int = 0
+    Protocol: str = ""
 
 
 class _Record(msgspec.Struct, rename=_NAMES):
@@ -69,6 +78,7 @@ class _Record(msgspec.Struct, rename=_NAMES):
     namespace: str | msgspec.UnsetType = msgspec.UNSET
     pod: str | msgspec.UnsetType = msgspec.UNSET
     service_account: str | msgspec.UnsetType = msgspec.UNSET
+    named_ports: list[_NamedPort] | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _decoder = msgspec.json.Decoder(_Record)
@@ -89,6 +99,8 @@ def encode_address(record: AddressRecord) -> bytes:
             namespace=record.namespace or msgspec.UNSET,
             pod=record.pod or msgspec.UNSET,
             service_account=record.service_account or msgspec.UNSET,
+            named_ports=[_NamedPort(name, port.number, port.protocol) for name, port in record.named_ports]
+            or msgspec.UNSET,
         )
     )
 
@@ -125,6 +137,18 @@ def decode_address(
         namespace=wire.namespace or "",
         pod=wire.pod or "",
         service_account=wire.service_account or "",
+        named_ports=_named_ports(key, wire.named_ports or []),
+    )
+
+
+def _named_ports(key: str, wire: list[_NamedPort]) -> tuple[tuple[str, Port], ...]:
+    """Those that are ports: what a name means is no reason to do without the address."""
+    if len(wire) > MAX_PORTS:
+        raise InvalidRecord(key, "NamedPorts", f"{len(wire)} ports, at most {MAX_PORTS} are allowed")
+    return tuple(
+        (each.Name, Port(each.Protocol, each.Port))
+        for each in wire
+        if each.Protocol in PROTOCOLS and 0 < each.Port < 65536
     )
 
 

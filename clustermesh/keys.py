@@ -95,6 +95,28 @@ def address(text: str) -> str:
     return f"{STATE}/ip/v1/default/{text}"
 
 
+def identities_prefix(cluster: str, *, cached: bool = False) -> str:
+    """Prefix of the identities of ``cluster``; the rest is the number.
+
+    In a cluster's own etcd they stand without its name, which their labels say; in a KVStoreMesh's copy below it.
+    """
+    return f"{CACHE}/identities/v1/{cluster}/id/" if cached else f"{STATE}/identities/v1/id/"
+
+
+def identity(number: int) -> str:
+    """Key of one identity, in its own cluster's etcd."""
+    return f"{STATE}/identities/v1/id/{number}"
+
+
+IDENTITY_USES = f"{STATE}/identities/v1/value/"
+"""Prefix of who uses which identity; the rest is labels, a slash and the address of a node."""
+
+
+def identity_use(labels: str, node: str) -> str:
+    """Key that says that the node with address ``node`` has workloads with ``labels``; its value is their identity."""
+    return f"{IDENTITY_USES}{labels}/{node}"
+
+
 def publisher(cluster: str) -> str:
     """Key whose holder is the one publisher of ``cluster``; our own, outside everything peers read."""
     return f"meshd/publisher/{cluster}"

@@ -1,6 +1,6 @@
-"""The nodes of one cluster and the addresses of its workloads, from one etcd: its own, or a peer's.
+"""The nodes of one cluster, its identities and the addresses of its workloads, from one etcd: its own, or a peer's.
 
-The nodes are listed first: an address means something only where its node is known.
+They are listed in this order: an address means something only where its node is known, and its identity.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 from clustermesh import keys
 from clustermesh.address_record import AddressRecord, decode_address
 from clustermesh.errors import ClustermeshError
+from clustermesh.identity_record import Identity, decode_identity
 from clustermesh.kv import Kv
 from clustermesh.node_record import Node, decode_node
 from clustermesh.pin import ANY, Pin
@@ -54,22 +55,26 @@ class NodeCopies:
     """What is known of a cluster, kept across connections."""
 
     nodes: Copy[Node] = field(default_factory=Copy)
+    identities: Copy[Identity] = field(default_factory=Copy)
     addresses: Copy[AddressRecord] = field(default_factory=Copy)
 
     @property
     def refused(self) -> dict[str, str]:
         """Name -> why, of records that cannot be used now."""
         found = {f"node {name}": reason for name, reason in self.nodes.refused.items()}
+        found |= {f"identity {name}": reason for name, reason in self.identities.refused.items()}
         return found | {f"address {name}": reason for name, reason in self.addresses.refused.items()}
 
     @property
     def refusals(self) -> Counter[str]:
         """Field at fault -> how often, ever."""
-        return self.nodes.refusals + self.addresses.refusals
+        return self.nodes.refusals + self.identities.refusals + self.addresses.refusals
 
 
 class NodeReader:
-    """Tells ``sink`` of the nodes of ``cluster`` in ``kv``; ``listed`` is set once both lists were told.
+    """Tells ``sink`` of the nodes of ``cluster`` in ``kv``; ``listed`` is set once all lists were told.
+
+    Identities are kept in ``copies`` and told to nobody; ``identities`` False: they are not read.
 
     ``trouble(kind, reason)`` and ``settle(kind)`` are told when changes may be missing, and when none are any more.
     ``cached``: ``kv`` holds a KVStoreMesh's copy. ``canaries``: the exporter says when its lists are complete.
@@ -88,6 +93,7 @@ class NodeReader:
         cached: bool = False,
         canaries: bool = True,
         pin: Pin = ANY,
+        identities: bool = True,
         trouble: Callable[[str, str], None],
         settle: Callable[[str], None],
     ) -> None:
@@ -103,6 +109,16 @@ class NodeReader:
                 key, value, name=name, cluster_id=cluster_id, max_connected_clusters=max_connected_clusters
             )
             return pin.address(key, record)
+
+        def identity(key: str, name: str, value: bytes) -> Identity:
+            return decode_identity(
+                key,
+                value,
+                name=name,
+                cluster=cluster,
+                cluster_id=cluster_id,
+                max_connected_clusters=max_connected_clusters,
+            )
 
         def canary(resource: str) -> str | None:
             return keys.canary(cluster, resource, cached=cached) if canaries else None
@@ -123,6 +139,16 @@ class NodeReader:
                 self._nodes_fresh,
             ),
         )
+        self._identities_listed = asyncio.Event()
+        self._identities = Reflector(
+            kv,
+            keys.identities_prefix(cluster, cached=cached),
+            canary("identities"),
+            decode=identity,
+            copy=copies.identities,
+            outlet=_ToNobody(trouble, self._identities_fresh),
+        )
+        self._reads_identities = identities
         self._addresses = Reflector(
             kv,
             keys.addresses_prefix(cluster, cached=cached),
@@ -142,19 +168,30 @@ class NodeReader:
 
     async def run(self) -> NoReturn:
         """List and watch until cancelled; a ClustermeshError when the connection cannot be relied on any more."""
-        failure: ClustermeshError = await until_failure(self._nodes.run(), self._run_addresses())
+        parts = [self._nodes.run(), self._run_addresses()]
+        if self._reads_identities:
+            parts.append(self._run_identities())
+        failure: ClustermeshError = await until_failure(*parts)
         raise failure
 
     def _nodes_fresh(self) -> None:
         self._settle("nodes")
         self._nodes_listed.set()
 
+    def _identities_fresh(self) -> None:
+        self._settle("identities")
+        self._identities_listed.set()
+
     def _addresses_fresh(self) -> None:
         self._settle("addresses")
         self.listed.set()
 
-    async def _run_addresses(self) -> NoReturn:
+    async def _run_identities(self) -> NoReturn:
         await self._nodes_listed.wait()
+        await self._identities.run()
+
+    async def _run_addresses(self) -> NoReturn:
+        await (self._identities_listed if self._reads_identities else self._nodes_listed).wait()
         await self._addresses.run()
 
 
@@ -184,3 +221,26 @@ class _ToSink(Generic[RecordT]):
 
     def stale(self, reason: str) -> None:
         self.trouble(self.kind, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class _ToNobody:
+    """An outlet of identities: the copy is all that is wanted."""
+
+    trouble: Callable[[str, str], None]
+    told_fresh: Callable[[], None]
+
+    def replace(self, records: Sequence[Identity]) -> None:
+        pass
+
+    def put(self, record: Identity) -> None:
+        pass
+
+    def delete(self, name: str, revision: int) -> None:
+        pass
+
+    def fresh(self) -> None:
+        self.told_fresh()
+
+    def stale(self, reason: str) -> None:
+        self.trouble("identities", reason)

@@ -99,6 +99,7 @@ class RemoteStatus:
     services: int
     nodes: int
     addresses: int
+    identities: int
     lag_s: float
     refused: Mapping[str, str]
     refusals: Mapping[str, int]
@@ -171,6 +172,7 @@ class Remote:
             services=len(self.copy.records),
             nodes=len(self.node_copies.nodes.records),
             addresses=len(self.node_copies.addresses.records),
+            identities=len(self.node_copies.identities.records),
             lag_s=0.0 if self._out_of_sync_at is None else now - self._out_of_sync_at,
             refused={**self.copy.refused, **self.slice_copies.refused, **self.node_copies.refused},
             refusals=counts(self.copy.refusals + self.slice_copies.refusals + self.node_copies.refusals),
@@ -254,7 +256,7 @@ class Remote:
     def _readers(
         self, kv: Kv, config: ClusterConfig, services: Callable[[], Coroutine[Any, Any, NoReturn]]
     ) -> Sequence[Coroutine[Any, Any, NoReturn]]:
-        """Nodes, then their addresses, then services: a backend is told only when the way to it was."""
+        """Nodes, identities, addresses, then services: a backend is told only when the way to it was, and who it is."""
         if self._nodes is None:
             return (services(),)
         reader = NodeReader(

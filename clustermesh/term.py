@@ -23,6 +23,7 @@ import structlog
 from clustermesh import keys
 from clustermesh.desired import DesiredServices
 from clustermesh.errors import InvalidRecord, KvError, KvRefused
+from clustermesh.identity_upkeep import UnusedIdentities
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import LeasePool
 from clustermesh.operations import Compare, Delete, KeyValue, Operation, Put
@@ -84,6 +85,7 @@ class Term:
         self._held: dict[str, Held] = {}
         self._forms = FORMS[export_mode]
         self._audited = False
+        self._unused = UnusedIdentities(kv, cluster)
 
     async def publish(self, audit_s: float) -> NoReturn:
         """Make etcd hold what is desired, as it changes; read all of it again every ``audit_s`` seconds."""
@@ -99,6 +101,7 @@ class Term:
             except TimeoutError:
                 self._tally.failed.clear()  # tried again now
                 self._audited = True
+                await self._unused.sweep(self._delete_if)
 
     async def beat(self, interval_s: float) -> NoReturn:
         """Write the heartbeat now and every ``interval_s`` seconds."""
@@ -190,6 +193,10 @@ class Term:
     async def _transact(self, operations: Sequence[Operation], conditions: Iterable[Compare] = ()) -> None:
         if not (await self._kv.txn([self._fence, *conditions], operations, repeatable=True)).succeeded:
             raise Deposed
+
+    async def _delete_if(self, key: str, conditions: Sequence[Compare]) -> bool:
+        answer = await self._kv.txn([self._fence, *conditions], [Delete(key)], repeatable=True)
+        return answer.succeeded
 
     async def _leases(self, batch: Iterable[str]) -> dict[str, int]:
         return {key: (await self._pool.lease_for(key)).id for key in batch}

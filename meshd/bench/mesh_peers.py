@@ -32,7 +32,7 @@ from meshd.bench.population import BACKEND_PORT, NAMESPACE
 FIRST_ID = 2
 TOGETHER = 32
 HEARTBEAT = b"2026-01-01T00:00:00Z"
-RESOURCES = ("nodes", "ip", "services")
+RESOURCES = ("nodes", "identities", "ip", "services")
 # A /12 for each cluster: room for 1e6 backends.
 _NETWORK, _SIZE = int(IPv4Address("16.0.0.0")), 1 << 20
 

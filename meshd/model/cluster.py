@@ -10,13 +10,14 @@ from meshd.model.address import Address
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """A Kubernetes namespace, as far as it decides something. None: not said there."""
+    """A Kubernetes namespace, as far as it decides something. None: not said there. ``labels`` by key."""
 
     name: str
     source: str
     global_services: bool | None = None
     socket_lb: bool | None = None
     short_circuit: bool | None = None
+    labels: tuple[tuple[str, str], ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:

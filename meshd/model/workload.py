@@ -30,7 +30,8 @@ class Workload:
 
     ``netns`` is a path that can be opened (``/run/netns/x``, ``/proc/PID/ns/net``); empty: its source does not know.
     ``socket_lb`` None: what the pod's namespace says, else translated. ``short_circuit`` None: what the namespace says, else
-    the configuration. ``links``: those that this node's programs carry.
+    the configuration. ``links``: those that this node's programs carry. ``labels`` of the pod, by key; None: its source does
+    not know them.
     """
 
     namespace: str
@@ -41,6 +42,8 @@ class Workload:
     socket_lb: bool | None = None
     short_circuit: bool | None = None
     links: tuple[PodLink, ...] = ()
+    labels: tuple[tuple[str, str], ...] | None = None
+    service_account: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import structlog
 
-from clustermesh import keys
 from clustermesh.errors import PeerFileError, StoreReplaced
 from clustermesh.kv import Kv
 from clustermesh.node_reader import NodeCopies, NodeReader
@@ -22,10 +21,9 @@ from meshd.model import NodeState
 from meshd.model.cluster import ETCD
 from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.node_registry import NodeRegistry
-from meshd.sources.own_records import is_of_node, own_node, own_records
+from meshd.sources.own_publication import OwnPublication
 from meshd.sources.publish import Publishing
-from meshd.state import Compacted, Mesh
-from meshd.state.mesh import WORKLOAD_PRECEDENCE
+from meshd.state import Mesh
 
 RETRY_S = 1.0
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
@@ -98,7 +96,17 @@ class LocalEtcd:
             asyncio.TaskGroup() as tasks,
         ):
             own = OwnKeys(kv, ttl_s=self._options.data_ttl_s, audit_s=self._options.audit_s)
-            tasks.create_task(self._speak_for_the_node(own))
+            publication = OwnPublication(
+                self._mesh,
+                kv,
+                own,
+                self._cluster,
+                self._cluster_id,
+                self._node,
+                max_connected_clusters=self._max_connected_clusters,
+                audit_s=self._options.audit_s,
+            )
+            tasks.create_task(publication.run())
             tasks.create_task(own.run())
             if self._nodes is not None:
                 tasks.create_task(self._follow_nodes(kv, self._nodes))
@@ -142,6 +150,7 @@ class LocalEtcd:
                 copies=copies,
                 max_connected_clusters=self._max_connected_clusters,
                 canaries=False,
+                identities=False,
                 trouble=self._trouble,
                 settle=self._settle,
             )
@@ -162,30 +171,3 @@ class LocalEtcd:
         # Addresses are listed after nodes: with the first list of them everything is there.
         if not self._troubles and (kind == "addresses" or self._mesh.is_complete(ETCD)):
             self._mesh.mark_complete(ETCD)
-
-    async def _speak_for_the_node(self, own: OwnKeys) -> None:
-        """Keeps ``own`` told of the node and its pods' addresses; what pods that are gone left goes once all are known."""
-        said: dict[str, bytes] = {}
-        told_complete, revision = False, -1
-        while True:
-            if self._changed(revision):
-                now = own_records(self._mesh, self._cluster, self._cluster_id, self._node)
-                own.update(now, said.keys() - now.keys())
-                said = now
-            revision = self._mesh.revision
-            if not told_complete and all(self._mesh.is_complete(name) for name in WORKLOAD_PRECEDENCE):
-                told_complete = True
-                own.clear_leftovers(keys.addresses_prefix(self._cluster), self._is_ours)
-            if self._mesh.revision == revision:
-                await self._mesh.moved()
-
-    def _changed(self, revision: int) -> bool:
-        try:
-            nodes = self._mesh.nodes.changes(revision)
-            return revision < 0 or bool(nodes or self._mesh.workloads.changes(revision))
-        except Compacted:
-            return True
-
-    def _is_ours(self, key: str, value: bytes) -> bool:
-        node = own_node(self._mesh, self._cluster, self._node)
-        return is_of_node(node, self._cluster_id, self._max_connected_clusters, key, value)

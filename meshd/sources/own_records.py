@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -10,6 +10,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from clustermesh import keys
 from clustermesh.address_record import UNMANAGED_IDENTITY, AddressRecord, decode_address, encode_address
 from clustermesh.errors import InvalidRecord
+from clustermesh.identity_labels import identity_labels
 from clustermesh.node_record import Node as NodeRecord
 from clustermesh.node_record import NodeAddress, encode_node
 from meshd.model import Address, Node, format_address
@@ -39,31 +40,73 @@ def own_node(mesh: Mesh, cluster: str, name: str) -> Node:
     return made
 
 
-def own_records(mesh: Mesh, cluster: str, cluster_id: int, name: str) -> dict[str, bytes]:
+def identity_labels_of(mesh: Mesh, cluster: str) -> dict[tuple[str, str], str]:
+    """Namespace and name -> the labels that make out the identity, of each workload whose labels a source knows."""
+    found: dict[tuple[str, str], str] = {}
+    for workload in sorted(mesh.workloads.values(), key=lambda one: _rank(one.source)):
+        pod = workload.namespace, workload.name
+        if workload.labels is None or pod in found:
+            continue
+        namespace = mesh.namespaces.get((workload.source, workload.namespace))
+        of_namespace = namespace.labels if namespace is not None else ()
+        found[pod] = _identity_labels(
+            workload.labels, cluster, workload.namespace, of_namespace, workload.service_account
+        )
+    return found
+
+
+def own_records(
+    mesh: Mesh,
+    cluster: str,
+    cluster_id: int,
+    name: str,
+    identities: Mapping[str, int],
+    pending: Collection[str] = (),
+) -> dict[str, bytes]:
     """Key -> value of everything that node ``name`` says of itself in its cluster's etcd.
 
-    Addresses are said only where the node has one itself: they mean nothing without.
+    Addresses are said only where the node has one itself: they mean nothing without. ``identities``: labels -> number; an
+    address whose labels are ``pending`` is left out, one of a workload without labels or number is unmanaged.
     """
     node = own_node(mesh, cluster, name)
     records = {keys.node(cluster, name): encode_node(node_record(node, cluster_id))}
     host = next(_ips(node.addresses), None)
     if host is None:
         return records
-    records.update(
-        _address_record(address, host, workload.namespace, workload.name)
-        for workload in mesh.workloads.values()
-        for address in workload.addresses
-    )
+    labels_of = identity_labels_of(mesh, cluster)
+    for workload in mesh.workloads.values():
+        labels = labels_of.get((workload.namespace, workload.name), "")
+        if labels in pending:
+            continue
+        identity = identities.get(labels, UNMANAGED_IDENTITY)
+        records.update(
+            _address_record(address, host, identity, workload.namespace, workload.name)
+            for address in workload.addresses
+        )
+    for labels in {*labels_of.values()} & identities.keys():
+        records[keys.identity_use(labels, str(host))] = str(identities[labels]).encode()
     return records
+
+
+def is_use_of_node(node: Node, key: str) -> bool:
+    """Whether ``key`` says that ``node`` uses an identity."""
+    return key.rpartition("/")[2] in set(map(str, _ips(node.addresses)))
+
+
+def _rank(source: str) -> int:
+    return PRECEDENCE.index(source) if source in PRECEDENCE else len(PRECEDENCE)
+
+
+_identity_labels = lru_cache(maxsize=4096)(identity_labels)
 
 
 # All of a node's pods are looked at when one comes or goes, while a runtime waits for it: nearly all are as before.
 @lru_cache(maxsize=4096)
 def _address_record(
-    address: Address, host: IPv4Address | IPv6Address, namespace: str, pod: str
+    address: Address, host: IPv4Address | IPv6Address, identity: int, namespace: str, pod: str
 ) -> tuple[str, bytes]:
     network = ip_network(format_address(address))
-    record = AddressRecord(network, host, UNMANAGED_IDENTITY, namespace=namespace, pod=pod)
+    record = AddressRecord(network, host, identity, namespace=namespace, pod=pod)
     return keys.address(record.name), encode_address(record)
 
 

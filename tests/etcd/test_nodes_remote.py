@@ -39,9 +39,10 @@ async def reading(etcd: EtcdProcess, sink: RecordingSink) -> AsyncIterator[tuple
             await task
 
 
-async def canary(kv: Kv, resource: str) -> None:
-    """The exporter has written everything of ``resource``."""
-    await kv.put(keys.canary("cm-1", resource), b"now")
+async def canary(kv: Kv, *resources: str) -> None:
+    """The exporter has written everything of ``resources``."""
+    for resource in resources:
+        await kv.put(keys.canary("cm-1", resource), b"now")
 
 
 async def test_nodes_are_told_before_addresses_and_these_before_services(etcd: EtcdProcess, kv: Kv) -> None:
@@ -53,8 +54,7 @@ async def test_nodes_are_told_before_addresses_and_these_before_services(etcd: E
         await sink.until(lambda: keys.canary("cm-1", "nodes") in remote.status.reason)
         assert sink.events == []
         # A canary of the addresses alone releases nothing.
-        await canary(kv, "ip")
-        await canary(kv, "nodes")
+        await canary(kv, "ip", "identities", "nodes")
         await sink.told("synced", "cm-1")
         assert nodes.nodes == {"n1": NODE}
         assert sorted(nodes.addresses) == ["10.1.0.1", "10.1.0.2"]
@@ -65,8 +65,7 @@ async def test_nodes_are_told_before_addresses_and_these_before_services(etcd: E
 async def test_the_order_holds_whatever_was_there_first(etcd: EtcdProcess, kv: Kv) -> None:
     sink = RecordingSink()
     await share(kv, 1)
-    await canary(kv, "ip")
-    await canary(kv, "nodes")
+    await canary(kv, "ip", "identities", "nodes")
     async with reading(etcd, sink):
         await sink.until(lambda: ("synced", "cm-1") in sink.events)
     assert sink.events[:4] == [
@@ -85,7 +84,7 @@ async def test_the_copy_of_a_kvstoremesh_is_read_below_its_own_prefixes(etcd: Et
         await kv.put(key.replace("cilium/state/ip/v1/default", "cilium/cache/ip/v1/cm-1"), value)
     # Of its own cluster, not of the one that is copied.
     await kv.put(keys.address("10.9.9.9"), addresses(1)[keys.address("10.1.0.1")])
-    for resource in ("nodes", "ip", "services"):
+    for resource in ("nodes", "identities", "ip", "services"):
         await kv.put(keys.canary("cm-1", resource, cached=True), b"now")
     async with reading(etcd, sink) as (remote, nodes):
         await sink.told("synced", "cm-1")
@@ -96,8 +95,7 @@ async def test_the_copy_of_a_kvstoremesh_is_read_below_its_own_prefixes(etcd: Et
 async def test_changes_arrive_and_keys_of_one_lease_vanish_at_one_revision(etcd: EtcdProcess, kv: Kv) -> None:
     sink = RecordingSink()
     await share(kv, 1)
-    await canary(kv, "ip")
-    await canary(kv, "nodes")
+    await canary(kv, "ip", "identities", "nodes")
     own = OwnKeys(kv, ttl_s=60)
     async with reading(etcd, sink) as (_, nodes):
         await sink.told("synced", "cm-1")
@@ -123,8 +121,7 @@ async def test_a_record_that_speaks_for_somebody_else_is_refused_and_named(etcd:
     good, bad = sorted(addresses(2))
     await kv.put(good, addresses(2)[good])
     await kv.put(bad, json.dumps(json.loads(addresses(2)[bad]) | {"ID": 3 << 16}).encode())
-    await canary(kv, "ip")
-    await canary(kv, "nodes")
+    await canary(kv, "ip", "identities", "nodes")
     async with reading(etcd, sink) as (remote, nodes):
         await sink.told("synced", "cm-1")
         refused = remote.status.refused

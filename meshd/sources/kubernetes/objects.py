@@ -58,6 +58,10 @@ _NODE_ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 
 # RFC 1123; what Kubernetes requires of the names of these kinds.
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
+)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _SUBDOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL.pattern}(\.{_LABEL.pattern})*")
 
 
@@ -166,6 +170,7 @@ def _namespace(found: NamespaceObject, name: ObjectName, context: Context) -> Na
         global_services=said.truth(NAMESPACE_GLOBAL) if said.text(NAMESPACE_GLOBAL) else may_be,
         socket_lb=said.truth(SOCKET_LB),
         short_circuit=said.truth(SHORT_CIRCUIT),
+        labels=_labels(found.metadata.labels, name),
     )
 
 
@@ -211,7 +216,28 @@ def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload 
         addresses=addresses,
         socket_lb=said.truth(SOCKET_LB),
         short_circuit=said.truth(SHORT_CIRCUIT),
+        labels=_labels(found.metadata.labels, name),
+        service_account=_service_account(found, name),
     )
+
+
+def _service_account(found: PodObject, name: ObjectName) -> str:
+    account = (found.spec.service_account_name if found.spec is not None else None) or ""
+    if account and not _SUBDOMAIN.fullmatch(account):
+        raise InvalidObject(
+            str(name), "spec.serviceAccountName", f"{account[:80]!r} is not a subdomain as of RFC 1123"
+        )
+    return account
+
+
+def _labels(said: Mapping[str, str] | None, name: ObjectName) -> tuple[tuple[str, str], ...]:
+    """Sorted by key. They become part of keys and values in etcd, where other characters mean something."""
+    for key, value in (said or {}).items():
+        if not _LABEL_KEY.fullmatch(key) or not _LABEL_VALUE.fullmatch(value):
+            raise InvalidObject(
+                str(name), f"metadata.labels[{key[:80]}]", f"{value[:80]!r} is not a label of Kubernetes"
+            )
+    return tuple(sorted((said or {}).items()))
 
 
 def _check_kind(raw: object, name: ObjectName) -> None:

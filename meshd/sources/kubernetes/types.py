@@ -160,6 +160,7 @@ class NodeObject(Struct, frozen=True):
 class PodSpec(Struct, frozen=True):
     node_name: str | None = None
     host_network: bool | None = None
+    service_account_name: str | None = None
 
 
 class PodIP(Struct, frozen=True):

@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 
@@ -18,7 +19,9 @@ import (
 	ces "github.com/cilium/cilium/pkg/clustermesh/types/endpointslice"
 	"github.com/cilium/cilium/pkg/identity"
 	"github.com/cilium/cilium/pkg/identity/key"
+	"github.com/cilium/cilium/pkg/k8s/utils"
 	"github.com/cilium/cilium/pkg/labels"
+	"github.com/cilium/cilium/pkg/labelsfilter"
 	"github.com/cilium/cilium/pkg/node/addressing"
 	nodeTypes "github.com/cilium/cilium/pkg/node/types"
 	"github.com/cilium/cilium/pkg/source"
@@ -53,6 +56,14 @@ func slices() {
 		out[name] = hex.EncodeToString(b)
 	}
 }
+
+type namespace struct {
+	name   string
+	labels map[string]string
+}
+
+func (n *namespace) GetName() string              { return n.name }
+func (n *namespace) GetLabels() map[string]string { return n.labels }
 
 func main() {
 	if len(os.Args) > 1 { // hex lines in, JSON out
@@ -103,12 +114,21 @@ func main() {
 	pair = identity.IPIdentityPair{IP: net.ParseIP("10.1.0.1"), HostIP: net.ParseIP("172.18.0.3"), ID: 3, NamedPorts: []identity.NamedPort{}}
 	j("ip-empty-named-ports", &pair)
 
-	id := func(m map[string]string) string {
-		gi := key.GlobalIdentity{LabelArray: labels.Map2Labels(m, "k8s").LabelArray()}
-		return gi.GetKey()
+	must(labelsfilter.ParseLabelPrefixCfg(slog.Default(), nil, nil, ""))
+	id := func(pod map[string]string, of *namespace, account string) string {
+		return key.GetCIDKeyFromLabels(utils.SanitizePodLabels(pod, of, account, "cluster3"), labels.LabelSourceK8s).GetKey()
 	}
-	out["identity"] = id(map[string]string{"app": "baz", "io.cilium.k8s.policy.cluster": "cluster3", "io.kubernetes.pod.namespace": "bar"})
-	out["identity-many"] = id(map[string]string{"z": "", "app.kubernetes.io/name": "web", "app": "a=b", "B": "x", "a-b": "1", "a.b": "2", "a": "3", "io.cilium.k8s.namespace.labels.kubernetes.io/metadata.name": "bar", "io.cilium.k8s.policy.cluster": "cluster3", "io.cilium.k8s.policy.serviceaccount": "default", "io.kubernetes.pod.namespace": "bar"})
+	out["identity"] = id(map[string]string{"app": "baz"}, &namespace{name: "bar"}, "")
+	out["identity-many"] = id(map[string]string{
+		"z": "", "app": "web", "app.kubernetes.io/name": "web", "B": "x", "a-b": "1", "a.b": "2", "a": "3",
+		"kubernetes.io/hostname": "n1", "beta.kubernetes.io/arch": "amd64", "node.beta.kubernetes.io/x": "y",
+		"statefulset.kubernetes.io/pod-name": "web-0", "apps.kubernetes.io/pod-index": "0",
+		"batch.kubernetes.io/job-completion-index": "1", "batch.kubernetes.io/job-name": "j", "batch.kubernetes.io/controller-uid": "u",
+		"controller-uid": "u", "pod-template-hash": "abc", "pod-template-generation": "1", "controller-revision-hash": "r",
+		"topology.kubernetes.io/zone": "a", "k8s.io/x": "y", "networking.k8s.io/x": "y", "annotation.x": "y", "etcd_node": "e",
+		"io.kubernetes.container.name": "c", "io.kubernetes.pod.namespace": "forged", "io.cilium.k8s.policy.cluster": "forged",
+		"io.cilium.k8s.namespace.labels.team": "forged", "io.cilium.k8s.policy.serviceaccount": "forged",
+	}, &namespace{name: "bar", labels: map[string]string{"kubernetes.io/metadata.name": "bar", "team": "a", "pod-security.kubernetes.io/enforce": "baseline"}}, "default")
 
 	svc := cmstore.ClusterService{Cluster: "cluster3", Namespace: "ns", Name: "svc", ClusterID: 3}
 	j("service-nil", &svc)

@@ -39,7 +39,23 @@ def test_a_pod_of_this_node_with_a_network_namespace_is_a_workload() -> None:
         annotations=IN_NETNS,
     )
     addresses = (parse_address("10.1.0.7"), parse_address("fd00::7"))
-    assert Workload("galaxy", "x-wing.1", "manifests", "/run/netns/x-wing", addresses) == outcome.value
+    expected = Workload("galaxy", "x-wing.1", "manifests", "/run/netns/x-wing", addresses, labels=())
+    assert expected == outcome.value
+
+
+def test_a_pod_has_labels_and_a_service_account_and_a_namespace_labels() -> None:
+    value = converted("""
+        apiVersion: v1
+        kind: Pod
+        metadata:
+          {name: a, namespace: n, labels: {b/c: "", a: x_y.z}, annotations: {meshd.io/netns: /n}}
+        spec: {nodeName: node-1, serviceAccountName: robot.1}
+    """).value
+    assert isinstance(value, Workload)
+    assert (value.labels, value.service_account) == ((("a", "x_y.z"), ("b/c", "")), "robot.1")
+    namespace = converted("{apiVersion: v1, kind: Namespace, metadata: {name: n, labels: {b: '1', a: '2'}}}")
+    assert isinstance(namespace.value, Namespace)
+    assert namespace.value.labels == (("a", "2"), ("b", "1"))
 
 
 def test_a_pod_with_one_address_may_name_it_in_pod_ip_only() -> None:
@@ -178,6 +194,21 @@ def test_what_cannot_be_identified_is_refused_with_the_reason(text: str, field: 
             "{apiVersion: v1, kind: Pod, metadata: {name: a, annotations: {meshd.io/netns: n}},"
             " spec: {nodeName: node-1}}",
             "metadata.annotations[meshd.io/netns]",
+        ),
+        # What would be more than one label in etcd.
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, labels: {app: 'a;b=c'}, annotations:"
+            " {meshd.io/netns: /n}}, spec: {nodeName: node-1}}",
+            "metadata.labels[app]",
+        ),
+        (
+            "{apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {'a=b': c}}}",
+            "metadata.labels[a=b]",
+        ),
+        (
+            "{apiVersion: v1, kind: Pod, metadata: {name: a, annotations: {meshd.io/netns: /n}},"
+            " spec: {nodeName: node-1, serviceAccountName: 'a;b'}}",
+            "spec.serviceAccountName",
         ),
     ],
 )

@@ -6,9 +6,15 @@ import json
 from dataclasses import replace
 
 from clustermesh import keys
-from meshd.model import Node, Workload, parse_address
+from meshd.model import Namespace, Node, Workload, parse_address
 from meshd.model.cluster import OWN_NODE
-from meshd.sources.own_records import is_of_node, own_node, own_records
+from meshd.sources.own_records import (
+    identity_labels_of,
+    is_of_node,
+    is_use_of_node,
+    own_node,
+    own_records,
+)
 from meshd.state import Mesh
 
 FOUND = Node(
@@ -31,7 +37,7 @@ def mesh(*nodes: Node, pods: tuple[Workload, ...] = (POD,)) -> Mesh:
 
 
 def said(of: Mesh) -> dict[str, dict[str, object]]:
-    return {key: json.loads(value) for key, value in own_records(of, "cm-1", 1, "n1").items()}
+    return {key: json.loads(value) for key, value in own_records(of, "cm-1", 1, "n1", {}).items()}
 
 
 def test_a_node_says_how_it_is_reached_and_where_its_pods_are() -> None:
@@ -64,8 +70,45 @@ def test_what_the_agent_does_not_find_other_sources_may_say() -> None:
 
 
 def test_only_addresses_on_this_node_are_its_leftovers() -> None:
-    (key,) = (key for key in own_records(mesh(FOUND), "cm-1", 1, "n1") if key.endswith("10.1.1.7"))
-    value = own_records(mesh(FOUND), "cm-1", 1, "n1")[key]
+    (key,) = (key for key in own_records(mesh(FOUND), "cm-1", 1, "n1", {}) if key.endswith("10.1.1.7"))
+    value = own_records(mesh(FOUND), "cm-1", 1, "n1", {})[key]
     elsewhere = replace(FOUND, addresses=(parse_address("192.168.0.2"),))
     assert [is_of_node(node, 1, 255, key, value) for node in (FOUND, elsewhere)] == [True, False]
     assert not is_of_node(FOUND, 1, 255, key, b"{")
+
+
+LABELLED = replace(POD, source="kubernetes", addresses=(), labels=(("app", "web"),), service_account="sa")
+LABELS = (
+    "k8s:app=web;k8s:io.cilium.k8s.namespace.labels.team=a;k8s:io.cilium.k8s.policy.cluster=cm-1;"
+    "k8s:io.cilium.k8s.policy.serviceaccount=sa;k8s:io.kubernetes.pod.namespace=galaxy;"
+)
+
+
+def labelled() -> Mesh:
+    made = mesh(FOUND)
+    made.apply("kubernetes", [LABELLED, Namespace("galaxy", "kubernetes", labels=(("team", "a"),))])
+    return made
+
+
+def test_who_a_pod_is_says_the_source_that_knows_its_labels() -> None:
+    of = labelled()
+    assert identity_labels_of(of, "cm-1") == {("galaxy", "web-1"): LABELS}
+    of.apply("manifests", [replace(LABELLED, source="manifests", labels=(("app", "other"),))])
+    assert identity_labels_of(of, "cm-1") == {("galaxy", "web-1"): LABELS}
+    assert identity_labels_of(mesh(FOUND), "cm-1") == {}
+
+
+def test_all_addresses_of_a_pod_have_its_identity_and_the_node_says_that_it_uses_it() -> None:
+    records = own_records(labelled(), "cm-1", 1, "n1", {LABELS: 65540})
+    addresses = [json.loads(records[keys.address(text)])["ID"] for text in ("10.1.1.7", "fd01::7")]
+    use = keys.identity_use(LABELS, "192.168.0.1")
+    assert (addresses, records[use]) == ([65540, 65540], b"65540")
+    assert is_use_of_node(FOUND, use)
+    assert not is_use_of_node(replace(FOUND, addresses=(parse_address("192.168.0.2"),)), use)
+
+
+def test_an_address_waits_for_its_identity_and_has_none_where_it_gets_none() -> None:
+    waiting = own_records(labelled(), "cm-1", 1, "n1", {}, {LABELS})
+    assert set(waiting) == {keys.node("cm-1", "n1")}
+    without = own_records(labelled(), "cm-1", 1, "n1", {})
+    assert json.loads(without[keys.address("10.1.1.7")])["ID"] == 3

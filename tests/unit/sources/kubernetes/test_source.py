@@ -351,7 +351,7 @@ async def test_pods_of_this_node_are_workloads_whose_place_a_runtime_knows(scene
     await scene.started()
     addresses = parse_address("10.1.0.9"), parse_address("fd00::9")
     assert list(scene.mesh.workloads.values()) == [
-        Workload("default", "web-0", SOURCE, "", addresses, socket_lb=False)
+        Workload("default", "web-0", SOURCE, "", addresses, socket_lb=False, labels=())
     ]
     asked = next(each for each in scene.server.asked if each.path == PODS.path())
     assert asked.query["fieldSelector"] == "spec.nodeName=n1,status.phase!=Succeeded,status.phase!=Failed"
