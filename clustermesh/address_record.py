@@ -13,7 +13,7 @@ from ipaddress import ip_network
 import msgspec
 
 from clustermesh import gojson
-from clustermesh.addresses import Address, Network, to_text
+from clustermesh.addresses import Address, Network, parse_network, to_text
 from clustermesh.errors import InvalidRecord
 from clustermesh.records import MAX_PORTS, PROTOCOLS, Port, address, decode
 
@@ -119,10 +119,7 @@ def decode_address(
     at = address(key, "IP", text)
     if address(key, "IP", wire.ip) != at:
         raise InvalidRecord(key, "IP", f"is {wire.ip[:80]!r}, the key says {text[:80]!r}")
-    try:
-        network = ip_network(f"{at}/{length}" if slash else str(at))
-    except ValueError as error:
-        raise InvalidRecord(key, "IP", str(error)[:200]) from error
+    network = _network(key, at, length if slash else None, wire.mask)
     first, last = identity_range(cluster_id, max_connected_clusters)
     if not (0 <= wire.identity < RESERVED_IDENTITIES or first <= wire.identity <= last):
         raise InvalidRecord(
@@ -139,6 +136,20 @@ def decode_address(
         service_account=wire.service_account or "",
         named_ports=_named_ports(key, wire.named_ports or []),
     )
+
+
+def _network(key: str, at: Address, length: str | None, mask: str | None) -> Network:
+    """What the key says, which ``mask`` must be the mask of; both are absent of a single address."""
+    try:
+        network = ip_network(str(at) if length is None else f"{at}/{length}")
+        said = None if mask is None else parse_network(str(at), mask)
+    except ValueError as error:
+        raise InvalidRecord(key, "IP", str(error)[:200]) from error
+    if length is not None and (said != network or str(network.prefixlen) != length):
+        raise InvalidRecord(key, "Mask", f"is {str(mask)[:40]!r}, the key says /{length[:10]}")
+    if length is None and said not in (None, network):
+        raise InvalidRecord(key, "Mask", f"is {str(mask)[:40]!r}, the key says a single address")
+    return network
 
 
 def _named_ports(key: str, wire: list[_NamedPort]) -> tuple[tuple[str, Port], ...]:
