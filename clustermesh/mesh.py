@@ -6,7 +6,7 @@ For as long as the file is there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -15,9 +15,11 @@ import structlog
 
 from clustermesh.errors import DirectoryUnreadable, OptionsError
 from clustermesh.keys import cluster_name_problem
+from clustermesh.known import Known
 from clustermesh.node_reader import NodeSink
 from clustermesh.peers import Peer, Scan, read_directory
-from clustermesh.remote import Remote, RemoteOptions, RemoteStatus, Sink
+from clustermesh.remote import Remote, RemoteOptions, RemoteStatus
+from clustermesh.sink import KeptService, Sink
 
 log = structlog.get_logger()
 
@@ -42,7 +44,8 @@ class MeshStatus:
 class ClusterMesh:
     """Connects cluster ``own_name`` to every peer that ``directory`` names; tells ``sink`` what they share.
 
-    ``nodes`` is told of their nodes; None: these are not read.
+    ``nodes`` is told of their nodes; None: these are not read. ``restored(cluster)`` is what is in force of it when it comes
+    up, from an earlier process; ``nodes_answer(cluster)`` whether the data path reaches its nodes, true where nobody knows.
     """
 
     def __init__(
@@ -54,6 +57,8 @@ class ClusterMesh:
         *,
         options: MeshOptions | None = None,
         nodes: NodeSink | None = None,
+        restored: Callable[[str], Known] = lambda _: Known(),
+        nodes_answer: Callable[[str], bool] = lambda _: True,
     ) -> None:
         if (problem := cluster_name_problem(own_name)) is not None:
             raise OptionsError(f"cluster name {own_name!r} {problem}")
@@ -62,6 +67,8 @@ class ClusterMesh:
         self._own_id = own_id
         self._sink = sink
         self._nodes = nodes
+        self._restored = restored
+        self._nodes_answer = nodes_answer
         self._options = options or MeshOptions()
         self._remotes: dict[str, Remote] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
@@ -79,6 +86,11 @@ class ClusterMesh:
             self._directory_error,
             {name: error.reason for name, error in self._scan.refused.items()},
         )
+
+    def confirm(self, cluster: str) -> Mapping[str, KeptService] | None:
+        """All that stood although ``cluster`` does not name it is gone now; what that was. None: there is no such peer."""
+        remote = self._remotes.get(cluster)
+        return None if remote is None else remote.confirm()
 
     async def run(self) -> NoReturn:
         """Follow the directory and all its peers until cancelled."""
@@ -140,10 +152,9 @@ class ClusterMesh:
             self._sink,
             lambda cluster_id: self._claim(peer.name, cluster_id),
             options=self._options.remote,
-            copy=known.copy if known is not None else None,
+            known=known.known if known is not None else self._restored(peer.name),
             nodes=self._nodes,
-            node_copies=known.node_copies if known is not None else None,
-            slice_copies=known.slice_copies if known is not None else None,
+            nodes_answer=lambda: self._nodes_answer(peer.name),
         )
         self._remotes[peer.name] = remote
         self._tasks[peer.name] = group.create_task(remote.run())

@@ -7,21 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, NoReturn, Protocol, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from clustermesh import keys
 from clustermesh.address_record import AddressRecord, decode_address
 from clustermesh.errors import ClustermeshError
 from clustermesh.identity_record import Identity, decode_identity
+from clustermesh.judge import Judge
 from clustermesh.kv import Kv
 from clustermesh.node_record import Node, decode_node
 from clustermesh.pin import ANY, Pin
 from clustermesh.reflector import Copy, Reflector
+from clustermesh.removals import Kept, Removals, Word
 from clustermesh.together import until_failure
 
 RecordT = TypeVar("RecordT")
+
+NOTHING: Mapping[str, Any] = {}  # Any: nothing, of whatever kind
 
 
 class NodeSink(Protocol):
@@ -57,6 +61,8 @@ class NodeCopies:
     nodes: Copy[Node] = field(default_factory=Copy)
     identities: Copy[Identity] = field(default_factory=Copy)
     addresses: Copy[AddressRecord] = field(default_factory=Copy)
+    # None of them is a backend, so none is ever held.
+    address_removals: Removals[AddressRecord] = field(default_factory=lambda: Removals(lambda _: 0))
 
     @property
     def refused(self) -> dict[str, str]:
@@ -78,7 +84,8 @@ class NodeReader:
 
     ``trouble(kind, reason)`` and ``settle(kind)`` are told when changes may be missing, and when none are any more.
     ``cached``: ``kv`` holds a KVStoreMesh's copy. ``canaries``: the exporter says when its lists are complete.
-    ``pin``: what the cluster may name.
+    ``pin``: what the cluster may name. ``word``: what its word is worth; an address whose removal does not count stands, as
+    every node does.
     """
 
     def __init__(
@@ -94,6 +101,7 @@ class NodeReader:
         canaries: bool = True,
         pin: Pin = ANY,
         identities: bool = True,
+        word: Callable[[], Word] = lambda: Word.COUNTS,
         trouble: Callable[[str, str], None],
         settle: Callable[[str], None],
     ) -> None:
@@ -155,16 +163,27 @@ class NodeReader:
             canary("ip"),
             decode=address,
             copy=copies.addresses,
-            outlet=_ToSink(
-                sink.replace_addresses,
-                sink.put_address,
-                sink.address_vanished,
-                cluster,
-                "addresses",
-                trouble,
-                self._addresses_fresh,
+            outlet=Judge(
+                copies.address_removals,
+                _ToSink(
+                    sink.replace_addresses,
+                    sink.put_address,
+                    sink.address_vanished,
+                    cluster,
+                    "addresses",
+                    trouble,
+                    self._addresses_fresh,
+                ),
+                word,
+                lambda: True,
+                cluster=cluster,
+                kind="addresses",
             ),
         )
+
+    def list_again(self) -> None:
+        """Read everything once more: what did not count may count now."""
+        self._addresses.list_again()
 
     async def run(self) -> NoReturn:
         """List and watch until cancelled; a ClustermeshError when the connection cannot be relied on any more."""
@@ -207,14 +226,18 @@ class _ToSink(Generic[RecordT]):
     trouble: Callable[[str, str], None]
     told_fresh: Callable[[], None]
 
-    def replace(self, records: Sequence[RecordT]) -> None:
-        self.told_all(self.cluster, records)
+    def replace(self, records: Mapping[str, RecordT], kept: Mapping[str, Kept[RecordT]] = NOTHING) -> None:
+        self.told_all(self.cluster, [*records.values(), *(each.record for each in kept.values())])
 
-    def put(self, record: RecordT) -> None:
+    def put(self, name: str, record: RecordT) -> None:
         self.told_one(self.cluster, record)
 
-    def delete(self, name: str, revision: int) -> None:
-        self.vanished(self.cluster, name, revision)
+    def keep(self, kept: Mapping[str, Kept[RecordT]]) -> None:
+        """That they are not there any more is told to nobody."""
+
+    def delete(self, names: Sequence[str], revision: int) -> None:
+        for name in names:
+            self.vanished(self.cluster, name, revision)
 
     def fresh(self) -> None:
         self.told_fresh()
@@ -230,13 +253,13 @@ class _ToNobody:
     trouble: Callable[[str, str], None]
     told_fresh: Callable[[], None]
 
-    def replace(self, records: Sequence[Identity]) -> None:
+    def replace(self, records: Mapping[str, Identity]) -> None:
         pass
 
-    def put(self, record: Identity) -> None:
+    def put(self, name: str, record: Identity) -> None:
         pass
 
-    def delete(self, name: str, revision: int) -> None:
+    def delete(self, names: Sequence[str], revision: int) -> None:
         pass
 
     def fresh(self) -> None:

@@ -2,16 +2,17 @@
 
 A list counts as complete only if the exporter's canary stands at the same revision: an etcd that came back
 empty has no canary, so its emptiness is never taken for deletions. A record that cannot be used leaves its
-last good version in force.
+last good version in force. What follows from a record that vanished is not decided here.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
@@ -36,14 +37,14 @@ RecordT_contra = TypeVar("RecordT_contra", contravariant=True)
 class Outlet(Protocol[RecordT_contra]):
     """Where a reflector tells what it sees. Names are keys without the prefix."""
 
-    def replace(self, records: Sequence[RecordT_contra]) -> None:
+    def replace(self, records: Mapping[str, RecordT_contra]) -> None:
         """This is all there is."""
 
-    def put(self, record: RecordT_contra) -> None:
+    def put(self, name: str, record: RecordT_contra) -> None:
         """This record is new or changed."""
 
-    def delete(self, name: str, revision: int) -> None:
-        """This record is gone since ``revision`` of the store; keys of one lease go in one revision."""
+    def delete(self, names: Sequence[str], revision: int) -> None:
+        """These records are gone since ``revision`` of the store; keys of one lease go in one revision."""
 
     def fresh(self) -> None:
         """What was told is all there is, and changes arrive."""
@@ -63,6 +64,11 @@ class Copy(Generic[RecordT]):
     records: dict[str, RecordT] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     refusals: Counter[str] = field(default_factory=Counter)
+
+    def forget(self, name: str) -> bool:
+        """There is no record of ``name``; whether one was known."""
+        self.refused.pop(name, None)
+        return self.records.pop(name, None) is not None
 
 
 Decode = Callable[[str, str, bytes], RecordT]
@@ -91,6 +97,12 @@ class Reflector(Generic[RecordT]):
         self._decode = decode
         self._copy = copy
         self._outlet = outlet
+        self._following: asyncio.Timeout | None = None
+
+    def list_again(self) -> None:
+        """Read everything once more, as if nothing was known; nothing if that is being done already."""
+        if self._following is not None:
+            self._following.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> NoReturn:
         """List and watch until cancelled.
@@ -101,9 +113,19 @@ class Reflector(Generic[RecordT]):
             listing = await self._complete_list()
             await self._replace(listing)
             try:
-                await self._follow(listing.revision)
+                await self._follow_until_told(listing.revision)
             except Compacted as error:
                 self._outlet.stale(str(error))
+
+    async def _follow_until_told(self, revision: int) -> None:
+        try:
+            async with asyncio.timeout(None) as self._following:
+                await self._follow(revision)
+        except TimeoutError:
+            if self._following is None or not self._following.expired():
+                raise
+        finally:
+            self._following = None
 
     async def _complete_list(self) -> Listing:
         while True:
@@ -131,8 +153,7 @@ class Reflector(Generic[RecordT]):
                     interrupted = True
                     self._outlet.stale(step.reason)
                     continue
-                for change in step.changes:
-                    self._apply(change)
+                self._apply(step.changes)
                 if interrupted:
                     interrupted = False
                     self._outlet.fresh()
@@ -150,21 +171,31 @@ class Reflector(Generic[RecordT]):
             if record is not None:
                 records[name] = record
         self._copy.records = records
-        self._outlet.replace(tuple(records.values()))
+        self._outlet.replace(dict(records))
         self._outlet.fresh()
 
-    def _apply(self, change: Change) -> None:
+    def _apply(self, changes: Iterable[Change]) -> None:
+        for (revision, is_deletion), together in groupby(
+            changes, lambda change: (change.revision, change.value is None)
+        ):
+            if is_deletion:
+                self._delete([change.key.removeprefix(self._prefix) for change in together], revision)
+            else:
+                for change in together:
+                    self._put(change)
+
+    def _delete(self, names: Iterable[str], revision: int) -> None:
+        gone = [name for name in names if self._copy.forget(name)]
+        if gone:
+            self._outlet.delete(gone, revision)
+
+    def _put(self, change: Change) -> None:
         name = change.key.removeprefix(self._prefix)
-        if change.value is None:
-            self._copy.refused.pop(name, None)
-            if self._copy.records.pop(name, None) is not None:
-                self._outlet.delete(name, change.revision)
-            return
         record = self._decoded(change.key, name, change.value)
         # A successor of the publisher writes everything again; only real changes go on.
         if record is not None and self._copy.records.get(name) != record:
             self._copy.records[name] = record
-            self._outlet.put(record)
+            self._outlet.put(name, record)
 
     def _decoded(self, key: str, name: str, value: bytes | None) -> RecordT | None:
         """The record, None (counted and named) if it cannot be used."""

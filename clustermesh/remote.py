@@ -1,18 +1,18 @@
 """One peer cluster: connecting, synced, stale, and what it shares in each of these states.
 
-Data of an unreachable or suspicious peer is kept, marked stale, for as long as it takes: only the peer
-itself (a deletion seen on its watch, a complete list without the record) or its removal from the
-configuration takes a service away.
+Data of an unreachable or suspicious peer is kept, marked stale, for as long as it takes: only the peer itself (a deletion
+seen on its watch, a complete list without the record) or its removal from the configuration takes a service away, and the
+peer only while its word counts (evidence.py) and it does not take most of what it has at once (removals.py).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, Protocol
+from typing import Any, Literal, NoReturn
 
 import structlog
 
@@ -20,8 +20,11 @@ from clustermesh import keys
 from clustermesh.call import KvOptions
 from clustermesh.endpoint_slice import EndpointSlice, decode_slice
 from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, PeerRefused
+from clustermesh.evidence import HEARTBEAT_LIMIT_S, Evidence
+from clustermesh.judge import Judge
+from clustermesh.known import Known
 from clustermesh.kv import Kv
-from clustermesh.node_reader import NodeCopies, NodeReader, NodeSink
+from clustermesh.node_reader import NodeReader, NodeSink
 from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
 from clustermesh.records import (
@@ -32,47 +35,31 @@ from clustermesh.records import (
     decode_config,
     decode_service,
 )
-from clustermesh.reflector import Copy, Reflector, counts
+from clustermesh.reflector import Reflector, counts
+from clustermesh.removals import HOLD_S, Word
 from clustermesh.single_key import until_present, values
-from clustermesh.slice_merge import SliceCopies, SliceMerge
+from clustermesh.sink import KeptService, Sink
+from clustermesh.slice_merge import SliceMerge
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
 
 
-class Sink(Protocol):
-    """Who is told what peers share. Called on the event loop; must not block."""
-
-    def peers(self, clusters: frozenset[str]) -> None:
-        """The completely read configuration names these clusters and no others."""
-
-    def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
-        """This is all that ``cluster`` shares; whatever else is known of it is to be deleted."""
-
-    def put(self, cluster: str, service: ClusterService) -> None:
-        """``service`` of ``cluster`` is new or changed."""
-
-    def delete(self, cluster: str, name: str) -> None:
-        """``cluster`` does not share ``name`` (namespace/name) any more."""
-
-    def synced(self, cluster: str) -> None:
-        """What was told of ``cluster`` is all there is, and changes arrive."""
-
-    def stale(self, cluster: str, reason: str) -> None:
-        """Changes of ``cluster`` may be missing; nothing is to be deleted for that."""
-
-    def gone(self, cluster: str) -> None:
-        """``cluster`` was removed from the configuration: it shares nothing any more."""
+HOLDS_LOOKED_AT_S = 0.5
+"""How often it is looked whether a hold is over."""
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
     """Times in seconds.
 
-    ``max_connected_clusters`` must be the same in all clusters of a mesh (255 or 511).
+    ``max_connected_clusters`` must be the same in all clusters of a mesh (255 or 511). ``heartbeat_limit_s``: an older
+    heartbeat makes a peer stale, and its removals not count. ``hold_s``: for so long removals are held that take more than
+    half of a peer's backends.
     """
 
-    heartbeat_limit_s: float = 120.0
+    heartbeat_limit_s: float = HEARTBEAT_LIMIT_S
+    hold_s: float = HOLD_S
     retry_first_s: float = 0.2
     retry_last_s: float = 5.0
     max_connected_clusters: int = 255
@@ -88,7 +75,7 @@ class RemoteStatus:
 
     ``lag_s``: for how long changes may have been missed, 0 while synced. ``refused``: name -> reason of the
     records that cannot be used now (at most 100); ``refusals``: field at fault -> how often.
-    ``heartbeat_age_s`` None: none came yet.
+    ``heartbeat_age_s`` None: none came yet. ``kept``: services that stand although the peer does not name them.
     """
 
     cluster: str
@@ -97,6 +84,7 @@ class RemoteStatus:
     reason: str
     cluster_id: int
     services: int
+    kept: Mapping[str, KeptService]
     nodes: int
     addresses: int
     identities: int
@@ -114,6 +102,7 @@ class Remote:
     """Follows ``peer`` and tells ``sink`` of its services and ``nodes`` of its nodes and their workloads' addresses.
 
     ``claim(cluster id)`` returns the other peer that has this id, if any. ``nodes`` None: only services are read.
+    ``nodes_answer``: whether the data path reaches the peer's nodes; true where nobody knows.
     """
 
     def __init__(
@@ -124,40 +113,30 @@ class Remote:
         claim: Callable[[int], str | None],
         *,
         options: RemoteOptions | None = None,
-        copy: Copy[ClusterService] | None = None,
+        known: Known | None = None,
         nodes: NodeSink | None = None,
-        node_copies: NodeCopies | None = None,
-        slice_copies: SliceCopies | None = None,
+        nodes_answer: Callable[[], bool] = lambda: True,
     ) -> None:
         self.peer = peer
-        self.copy = copy or Copy()
-        self.slice_copies = slice_copies or SliceCopies()
-        self.node_copies = node_copies or NodeCopies()
-        self._forget_what_is_not_allowed()
+        self._options = options or RemoteOptions()
+        self.known = known or Known()
+        self.known.removals.hold_s = self._options.hold_s
+        # The last good version of a record stays in force, unless the pin says now that it never was good.
+        self.known.forget(peer.pin)
         self._nodes = nodes
+        self._nodes_answer = nodes_answer
         self._own_id = own_id
         self._sink = sink
         self._claim = claim
-        self._options = options or RemoteOptions()
         self._troubles: dict[str, str] = {"session": "not connected yet"}
-        self._listed = copy is not None
         self._since = time.time()
         self._out_of_sync_at: float | None = time.monotonic()
-        self._beat = asyncio.Event()
-        self._beat_at: float | None = None
+        self._evidence = Evidence(self._options.heartbeat_limit_s, self._judge_again)
+        self._lists_again: Sequence[Callable[[], None]] = ()
         self._etcd_cluster_id: int | None = None
         self._config: ClusterConfig | None = None
         self._failures = 0
         self._last_failure = ""
-
-    def _forget_what_is_not_allowed(self) -> None:
-        """The last good version of a record stays in force, unless the pin says now that it never was good."""
-        nodes = self.node_copies
-        copies: tuple[Copy[Any], ...] = (self.copy, self.slice_copies.slices, nodes.nodes, nodes.addresses)
-        for copy in copies:
-            copy.records = {
-                name: record for name, record in copy.records.items() if self.peer.pin.allows(record)
-            }
 
     @property
     def status(self) -> RemoteStatus:
@@ -169,19 +148,27 @@ class Remote:
             since=self._since,
             reason="; ".join(self._troubles.values()),
             cluster_id=self._config.cluster_id if self._config else 0,
-            services=len(self.copy.records),
-            nodes=len(self.node_copies.nodes.records),
-            addresses=len(self.node_copies.addresses.records),
-            identities=len(self.node_copies.identities.records),
+            services=len(self.known.removals.in_force),
+            kept=dict(self.known.removals.kept),
+            nodes=len(self.known.nodes.nodes.records),
+            addresses=len(self.known.nodes.addresses.records),
+            identities=len(self.known.nodes.identities.records),
             lag_s=0.0 if self._out_of_sync_at is None else now - self._out_of_sync_at,
-            refused={**self.copy.refused, **self.slice_copies.refused, **self.node_copies.refused},
-            refusals=counts(self.copy.refusals + self.slice_copies.refusals + self.node_copies.refusals),
-            heartbeat_age_s=None if self._beat_at is None else now - self._beat_at,
+            refused=self.known.refused,
+            refusals=counts(self.known.refusals),
+            heartbeat_age_s=self._evidence.heartbeat_age_s,
             etcd_cluster_id=self._etcd_cluster_id,
             failures=self._failures,
             last_failure=self._last_failure,
             config=self._config,
         )
+
+    def confirm(self) -> Mapping[str, KeptService]:
+        """All that stood although the peer does not name it is gone now; what that was, by name."""
+        gone = self.known.removals.confirm()
+        log.info("removals confirmed", cluster=self.peer.name, services=len(gone))
+        self._tell_gone(gone)
+        return gone
 
     async def run(self) -> NoReturn:
         """Connect, follow, and connect again until cancelled."""
@@ -213,20 +200,34 @@ class Remote:
         config = decode_config(item.key, item.value or b"")
         self._check(config)
         self._config, self._etcd_cluster_id = config, kv.cluster_id
+        self._evidence.config_seen(present=True)
+        self.settle("config")
+        beat_revision = await self._evidence.find_heartbeat(kv)
         return await until_failure(
             *self._readers(kv, config, self._services_reader(kv, config)),
             self._watch_config(kv, revision, config),
-            self._watch_heartbeat(kv),
-            self._miss_heartbeat(),
+            self._evidence.watch_heartbeat(kv, beat_revision),
+            self._evidence.miss_heartbeat(self.trouble, self.settle),
+            self._end_holds(),
         )
 
-    def _services_reader(self, kv: Kv, config: ClusterConfig) -> Callable[[], Coroutine[Any, Any, NoReturn]]:
+    def _services_reader(
+        self, kv: Kv, config: ClusterConfig
+    ) -> Reflector[ClusterService] | Reflector[EndpointSlice]:
         """Reads services in one form.
 
         Where a cluster writes both, endpoint slices: they say who is on the way out whoever wrote them, and have room for
         services that no single value has.
         """
-        name, outlet = self.peer.name, _ToSink(self, self._sink)
+        name, known = self.peer.name, self.known
+        outlet = Judge(
+            known.removals,
+            _ToSink(self, self._sink),
+            lambda: self._evidence.word,
+            self._nodes_answer,
+            cluster=name,
+            kind="services",
+        )
         cached, cluster_id, pin = config.cached, config.cluster_id, self.peer.pin
 
         def service(key: str, full_name: str, value: bytes) -> ClusterService:
@@ -241,41 +242,47 @@ class Remote:
             return keys.canary(name, resource, cached=cached) if config.synced_canaries else None
 
         if config.endpoint_slices_export_mode == SERVICES:
-            self.slice_copies.forget_refused()
+            known.slices.forget_refused()
             prefix = keys.services_prefix(name, cached=cached)
             return Reflector(
-                kv, prefix, canary("services"), decode=service, copy=self.copy, outlet=outlet
-            ).run
-        self.copy.refused.clear()
-        slices, prefix = self.slice_copies.slices, keys.slices_prefix(name, cached=cached)
-        merge = SliceMerge(self.slice_copies, self.copy, outlet)
+                kv, prefix, canary("services"), decode=service, copy=known.services, outlet=outlet
+            )
+        known.services.refused.clear()
+        slices, prefix = known.slices.slices, keys.slices_prefix(name, cached=cached)
+        merge = SliceMerge(known.slices, known.services, outlet)
         return Reflector(
             kv, prefix, canary("endpointslices"), decode=endpoint_slice, copy=slices, outlet=merge
-        ).run
+        )
 
     def _readers(
-        self, kv: Kv, config: ClusterConfig, services: Callable[[], Coroutine[Any, Any, NoReturn]]
+        self,
+        kv: Kv,
+        config: ClusterConfig,
+        services: Reflector[ClusterService] | Reflector[EndpointSlice],
     ) -> Sequence[Coroutine[Any, Any, NoReturn]]:
         """Nodes, identities, addresses, then services: a backend is told only when the way to it was, and who it is."""
+        self._lists_again = (services.list_again,)
         if self._nodes is None:
-            return (services(),)
+            return (services.run(),)
         reader = NodeReader(
             kv,
             self.peer.name,
             config.cluster_id,
             sink=self._nodes,
-            copies=self.node_copies,
+            copies=self.known.nodes,
             max_connected_clusters=config.max_connected_clusters,
             cached=config.cached,
             canaries=config.synced_canaries,
             pin=self.peer.pin,
+            word=lambda: self._evidence.word,
             trouble=self.trouble,
             settle=self.settle,
         )
+        self._lists_again = (services.list_again, reader.list_again)
 
         async def when_listed() -> NoReturn:
             await reader.listed.wait()
-            await services()
+            await services.run()
 
         return (reader.run(), when_listed())
 
@@ -312,32 +319,39 @@ class Remote:
         key = keys.cluster_config(self.peer.name)
         async with aclosing(values(kv, key, revision)) as changes:
             async for value in changes:
-                # Its deletion announces nothing yet: the records have their own leases and deletions.
                 if value is not None and decode_config(key, value) != config:
                     raise PeerRefused(self.peer.name, "its cluster-config changed; connecting anew")
+                self._evidence.config_seen(present=value is not None)
+                if value is not None:
+                    self.settle("config")
+                elif self._evidence.word is Word.LEAVING:
+                    self.trouble("config", "it leaves: its cluster-config was deleted")
+                else:
+                    self.trouble("config", "its cluster-config is gone")
 
-    async def _watch_heartbeat(self, kv: Kv) -> None:
-        found = await kv.find(keys.HEARTBEAT)
-        async with aclosing(values(kv, keys.HEARTBEAT, found.revision)) as beats:
-            async for _ in beats:
-                self._beat_at = time.monotonic()
-                self._beat.set()
-
-    async def _miss_heartbeat(self) -> NoReturn:
-        limit_s = self._options.heartbeat_limit_s
+    async def _end_holds(self) -> NoReturn:
+        """Only while the peer is heard: what it put again would not be known else."""
         while True:
-            self._beat.clear()
-            try:
-                async with asyncio.timeout(limit_s):
-                    await self._beat.wait()
-                self.settle("heartbeat")
-            except TimeoutError:
-                self.trouble("heartbeat", f"no heartbeat for {limit_s:g} s")
+            await asyncio.sleep(HOLDS_LOOKED_AT_S)
+            if self._evidence.word is not Word.UNSURE and self._troubles.keys() <= {"config"}:
+                gone = self.known.removals.over(time.time())
+                if gone:
+                    log.warning("hold is over, removals count", cluster=self.peer.name, services=len(gone))
+                    self._tell_gone(gone)
+
+    def _tell_gone(self, gone: Iterable[str]) -> None:
+        for name in gone:
+            self._sink.delete(self.peer.name, name)
+
+    def _judge_again(self) -> None:
+        """The peer's word counts again: what went stale meanwhile is really gone if a complete list lacks it."""
+        for list_again in self._lists_again:
+            list_again()
 
     def _state(self) -> State:
         if not self._troubles:
             return "synced"
-        return "stale" if self._listed else "connecting"
+        return "stale" if self.known.is_listed else "connecting"
 
     def trouble(self, kind: str, reason: str) -> None:
         """Something keeps us from being in sync; told to the sink once, when it is the first."""
@@ -354,27 +368,31 @@ class Remote:
         for kind in kinds:
             self._troubles.pop(kind, None)
         if had and not self._troubles:
-            self._since, self._out_of_sync_at, self._listed = time.time(), None, True
-            log.info("peer synced", cluster=self.peer.name, services=len(self.copy.records))
+            self._since, self._out_of_sync_at, self.known.is_listed = time.time(), None, True
+            log.info("peer synced", cluster=self.peer.name, services=len(self.known.services.records))
             self._sink.synced(self.peer.name)
 
 
 class _ToSink:
-    """The reflector's outlet: adds the cluster's name, and keeps the state of the remote."""
+    """Who the judge tells: adds the cluster's name, and keeps the state of the remote."""
 
     def __init__(self, remote: Remote, sink: Sink) -> None:
         self._remote = remote
         self._sink = sink
         self._name = remote.peer.name
 
-    def replace(self, records: Sequence[ClusterService]) -> None:
-        self._sink.replace(self._name, records)
+    def replace(self, records: Mapping[str, ClusterService], kept: Mapping[str, KeptService]) -> None:
+        self._sink.replace(self._name, tuple(records.values()), tuple(kept.values()))
 
-    def put(self, record: ClusterService) -> None:
+    def put(self, name: str, record: ClusterService) -> None:
         self._sink.put(self._name, record)
 
-    def delete(self, name: str, revision: int) -> None:
-        self._sink.delete(self._name, name)
+    def keep(self, kept: Mapping[str, KeptService]) -> None:
+        self._sink.keep(self._name, tuple(kept.values()))
+
+    def delete(self, names: Sequence[str], revision: int) -> None:
+        for name in names:
+            self._sink.delete(self._name, name)
 
     def fresh(self) -> None:
         self._remote.settle("session", "watch")

@@ -6,7 +6,7 @@ So whoever is told of services need not know in which of two forms a cluster wri
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -59,10 +59,10 @@ class SliceMerge:
         self._parts: dict[str, dict[str, EndpointSlice]] = {}
         self._service_of: dict[str, str] = {}
 
-    def replace(self, records: Sequence[EndpointSlice]) -> None:
+    def replace(self, records: Mapping[str, EndpointSlice]) -> None:
         """These are all slices."""
         self._parts, self._service_of, self._copies.too_large = {}, {}, {}
-        for one in records:
+        for one in records.values():
             self._add(one)
         before, told = self._services.records, dict[str, ClusterService]()
         for name in self._parts:
@@ -70,22 +70,27 @@ class SliceMerge:
             if service is not None:
                 told[name] = service
         self._services.records = told
-        self._outlet.replace(tuple(told.values()))
+        self._outlet.replace(dict(told))
 
-    def put(self, record: EndpointSlice) -> None:
+    def put(self, name: str, record: EndpointSlice) -> None:
         """``record`` is new or changed."""
         was = self._remove(record.full_name)
         self._add(record)
         # Its label may name another service than before.
         if was is not None and was != record.full_service_name:
-            self._tell(was, 0)
-        self._tell(record.full_service_name, 0)
+            if was in self._parts:
+                self._put(was)
+            else:
+                self._delete([was], 0)
+        self._put(record.full_service_name)
 
-    def delete(self, name: str, revision: int) -> None:
-        """Slice ``name`` is gone since ``revision``."""
-        service = self._remove(name)
-        if service is not None:
-            self._tell(service, revision)
+    def delete(self, names: Sequence[str], revision: int) -> None:
+        """These slices are gone since ``revision``; services that lose all of theirs go together."""
+        touched = dict.fromkeys(service for name in names if (service := self._remove(name)) is not None)
+        self._delete([service for service in touched if service not in self._parts], revision)
+        for service in touched:
+            if service in self._parts:
+                self._put(service)
 
     def fresh(self) -> None:
         self._outlet.fresh()
@@ -105,19 +110,21 @@ class SliceMerge:
                 del self._parts[service]
         return service
 
-    def _tell(self, name: str, revision: int) -> None:
-        """Service ``name`` as its slices are now."""
-        known = self._services.records.get(name)
-        if name not in self._parts:
+    def _delete(self, services: Iterable[str], revision: int) -> None:
+        gone = []
+        for name in services:
             self._copies.too_large.pop(name, None)
-            if known is not None:
-                del self._services.records[name]
-                self._outlet.delete(name, revision)
-            return
+            if self._services.records.pop(name, None) is not None:
+                gone.append(name)
+        if gone:
+            self._outlet.delete(gone, revision)
+
+    def _put(self, name: str) -> None:
+        """Service ``name`` as its slices, at least one, are now."""
         service = self._merged(name)
-        if service is not None and service != known:
+        if service is not None and service != self._services.records.get(name):
             self._services.records[name] = service
-            self._outlet.put(service)
+            self._outlet.put(name, service)
 
     def _merged(self, name: str) -> ClusterService | None:
         """The service; None, counted and named, if it has too many backends."""

@@ -106,6 +106,11 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     ``election_lease_s``: after so long without a sign of life from the publisher another one is elected.
     ``data_lease_s``: for so long what was published outlives the last publisher.
     ``heartbeat_s``: how often the publisher says that it lives.
+    ``hold_s``: for so long removals in a peer's etcd are held that take more than half of its backends within a minute while
+    its nodes answer.
+    ``on_stale``: what becomes of a peer's backends that nobody has vouched for for staleAfterS, for services that say
+    nothing (annotation meshd.io/on-stale): keep, deprioritise (others first) or drop (no new connections).
+    ``stale_after_s``: for so long nobody vouches for a backend until ``on_stale`` applies.
     ``max_connected_clusters``: 255 or 511, the same in every cluster of the mesh; how many identities a cluster has follows.
     ``endpoint_slices_export_mode``: as what services are written; empty: one value a service, which every Cilium reads;
     services-and-endpointslices: endpoint slices as well, which it knows since 1.20; endpointslices-only.
@@ -117,6 +122,9 @@ class ClusterMesh(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     election_lease_s: int = 15
     data_lease_s: int = 900
     heartbeat_s: float = 60.0
+    hold_s: float = 900.0
+    on_stale: Literal["keep", "deprioritise", "drop"] = "keep"
+    stale_after_s: float = 300.0
     max_connected_clusters: int = 255
     endpoint_slices_export_mode: Literal["", "services-and-endpointslices", "endpointslices-only"] = ""
 
@@ -294,6 +302,9 @@ def checked(config: Config) -> Config:
             f"clustermesh.electionLeaseS ({mesh.election_lease_s}) must be shorter than dataLeaseS ({mesh.data_lease_s}), "
             "or a successor is elected only after the data is gone"
         )
+    for name, value in (("holdS", mesh.hold_s), ("staleAfterS", mesh.stale_after_s)):
+        if not value >= 0:
+            raise ConfigError(f"clustermesh.{name} is {value:g}, it cannot be negative")
     if mesh.max_connected_clusters not in (255, 511):
         raise ConfigError(
             f"clustermesh.maxConnectedClusters is {mesh.max_connected_clusters}, it must be 255 or 511"

@@ -187,9 +187,10 @@ class Agent:
             config.cluster_id,
             [*known, *self._mesh.sources],
             options=MeshOptions(
-                remote=RemoteOptions(max_connected_clusters=config.clustermesh.max_connected_clusters)
+                remote=RemoteOptions(max_connected_clusters=limit, hold_s=config.clustermesh.hold_s)
             ),
             nodes=nodes,
+            stale_after_s=config.clustermesh.stale_after_s,
         )
         manifests = self._manifests()
         kubernetes = kubernetes_source(self._mesh, config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from meshd.model import Backend, Frontend
+from meshd.model import Backend, Frontend, OnStale
 
 
 class Place(NamedTuple):
@@ -19,12 +19,14 @@ class Candidate(NamedTuple):
     """A backend as one source names it; ``remote``: it runs in another cluster.
 
     ``reachable``: not known to be out of reach. One that is stays alive: who is connected to it is left alone.
+    ``on_stale``: how it may be used though nobody vouches for it; KEEP also where somebody does.
     """
 
     backend: Backend
     source: str
     remote: bool
     reachable: bool = True
+    on_stale: OnStale = OnStale.KEEP
 
 
 class Able(NamedTuple):

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from meshd.dataplane.candidate import Candidate, Place, is_on_node
 from meshd.dataplane.ladder import Part, climb, weighed
-from meshd.model import Affinity, Backend, Service, TrafficDistribution
+from meshd.model import Affinity, Backend, OnStale, Service, TrafficDistribution
 from meshd.model.failover import Ladder, parse_ladder
 
 # One backend of the preferred side is enough: as in Cilium.
@@ -77,11 +77,12 @@ def standing(
     """Who can be used at all, before preferences."""
     local = service.internal_traffic_local and not external
     allowed = [c for c in candidates if not local or is_on_node(c, place.node)]
-    within = within_reach(service, allowed)
-    ready = weighted([c for c in within if is_ready(service, c.backend)])
+    within = within_reach(service, [c for c in allowed if c.on_stale is not OnStale.DROP])
+    ready = vouched_for(weighted([c for c in within if is_ready(service, c.backend)]))
     if not ready:
         # Those on their way out help out wherever they are, and how many more there were says nothing.
-        return Standing(weighted([c for c in within if is_serving(c.backend)]), [], ready=False)
+        serving = [c for c in within if is_serving(c.backend)]
+        return Standing(vouched_for(weighted(serving)), [], ready=False)
     usable = set(map(id, ready))
     lost = [c for c in allowed if id(c) not in usable and c.backend.weight and not c.backend.terminating]
     return Standing(ready, lost, ready=True)
@@ -129,6 +130,11 @@ def _distributed(wish: TrafficDistribution, ready: list[Candidate], place: Place
         if on_node:
             return on_node
     return [c for c in ready if place.zone and c.backend.zone == place.zone] or ready
+
+
+def vouched_for(candidates: list[Candidate]) -> list[Candidate]:
+    """Without those that are a last resort, unless there are no others."""
+    return [c for c in candidates if c.on_stale is OnStale.KEEP] or candidates
 
 
 def weighted(candidates: list[Candidate]) -> list[Candidate]:

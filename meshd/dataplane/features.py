@@ -14,7 +14,8 @@ from meshd.dataplane.pod_network.destination_plans import CONTESTED
 from meshd.dataplane.pod_network.places import EXPIRE, POD, TUNNEL, UPLINK
 from meshd.dataplane.short_circuit import plans as short_circuit_plans
 from meshd.dataplane.short_circuit import rows as short_circuit_rows
-from meshd.model import ServiceName
+from meshd.dataplane.staleness import Staleness
+from meshd.model import OnStale, ServiceName
 from meshd.state import Mesh, PlanKey
 
 
@@ -42,6 +43,7 @@ def service_planner(context: Context) -> socket_lb.Planner:
         config.zone,
         config.cluster_name,
         returns=context.returns,
+        staleness=Staleness(OnStale(config.clustermesh.on_stale)),
     )
 
 

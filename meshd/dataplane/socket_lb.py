@@ -31,6 +31,7 @@ from meshd.dataplane.out_of_reach import OutOfReach
 from meshd.dataplane.ramp import Return, choose_with_returns
 from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
+from meshd.dataplane.staleness import Staleness
 from meshd.model import (
     Address,
     Backend,
@@ -69,6 +70,7 @@ class Planner:
     cluster: str = ""
     out_of_reach: OutOfReach = field(default_factory=OutOfReach)
     returns: Returns = field(default_factory=Returns)
+    staleness: Staleness = field(default_factory=Staleness)
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
@@ -122,9 +124,10 @@ class Planner:
         for part in sorted(mesh.slices_of(service.name), key=lambda each: each.key):
             remote = is_remote_source(part.source)
             if part.source == service.source or (remote and is_global):
+                stale = self.staleness.of(mesh, service, part.source, part)
                 for backend in part.backends:
                     silent = remote and self.out_of_reach.has(mesh, part.source, backend.address)
-                    yield Candidate(backend, part.source, remote, reachable=not silent)
+                    yield Candidate(backend, part.source, remote, reachable=not silent, on_stale=stale)
 
     def _key(self, frontend: Frontend) -> bytes:
         return self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
@@ -166,7 +169,9 @@ class Planner:
                 port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
                 found = Backend(Address(backend.endpoint.address), (port,), weight=backend.weight)
                 silent = self.out_of_reach.has(mesh, backend.source, found.address)
-                yield Candidate(found, backend.source, is_remote_source(backend.source), reachable=not silent)
+                stale = self.staleness.of(mesh, service, backend.source)
+                remote = is_remote_source(backend.source)
+                yield Candidate(found, backend.source, remote, reachable=not silent, on_stale=stale)
 
     def _list(
         self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, wants_members: bool

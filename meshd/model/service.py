@@ -29,6 +29,17 @@ class Affinity(Enum):
     REMOTE = "remote"
 
 
+class OnStale(Enum):
+    """What becomes of a remote backend that nobody has vouched for for too long, for new connections only.
+
+    DEPRIORITISE: it is the last resort. DROP: it gets none.
+    """
+
+    KEEP = "keep"
+    DEPRIORITISE = "deprioritise"
+    DROP = "drop"
+
+
 class TrafficDistribution(Enum):
     """Which backends a service would rather use (Kubernetes, spec.trafficDistribution); a preference, as above."""
 
@@ -83,6 +94,8 @@ class Service:
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
     traffic_distribution: TrafficDistribution = TrafficDistribution.ANY
+    # None: what the configuration says.
+    on_stale: OnStale | None = None
     # Dialled besides `frontends`: nodes' addresses, a load balancer's, others. internal_traffic_local is not about them.
     external: tuple[Frontend, ...] = ()
     # What of it is not in force, and why, as sentences.
@@ -117,7 +130,9 @@ class Backend:
 class BackendSlice:
     """Backends of one service that one source names together and replaces together.
 
-    ``cluster`` is the cluster they run in; slices of remote clusters are used only if the service is global.
+    ``cluster`` is the cluster they run in; slices of remote clusters are used only if the service is global. One that stands
+    although its cluster does not name it any more is stale since ``stale_since_s`` (Unix time; 0: it is not stale), ``held``
+    if it is one of many that went at once, and ``overdue`` once that has lasted for too long.
     """
 
     service: ServiceName
@@ -125,6 +140,9 @@ class BackendSlice:
     source: str
     cluster: str
     backends: tuple[Backend, ...]
+    stale_since_s: float = 0.0
+    held: bool = False
+    overdue: bool = False
 
     @property
     def key(self) -> tuple[str, ServiceName, str]:

@@ -11,62 +11,27 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+import structlog
+
+from clustermesh.known import Known
 from clustermesh.mesh import ClusterMesh, MeshOptions, MeshStatus
-from clustermesh.records import ClusterService, Port
+from clustermesh.records import ClusterService
 from clustermesh.remote import RemoteStatus
-from meshd.model import (
-    Address,
-    Backend,
-    BackendPort,
-    BackendSlice,
-    Cluster,
-    ClusterState,
-    Protocol,
-    ServiceName,
-    parse_address,
-)
+from clustermesh.sink import KeptService
+from meshd.model import BackendSlice, Cluster, ClusterState, ServiceName
 from meshd.model.cluster import REMOTE_PREFIX as PREFIX
 from meshd.sources.node_registry import NodeRegistry
+from meshd.sources.remote_slices import SLICE, kept_slice, known_of, slice_of, source_of
 from meshd.state import Mesh, SourceState
+
+log = structlog.get_logger(__name__)
 
 SOURCE = "clustermesh"
 """The source of the clusters themselves; what they share is of ``cluster:NAME``."""
-SLICE = "clustermesh"
 # Why a peer is still connecting is told by its status only, so it is looked at this often.
 REFRESH_S = 1.0
-
-_PROTOCOLS = {protocol.name: protocol for protocol in Protocol}
-
-
-def source_of(cluster: str) -> str:
-    """The source under which the objects of ``cluster`` stand in the mesh."""
-    return PREFIX + cluster
-
-
-def slice_of(service: ClusterService) -> BackendSlice:
-    """The backends of ``service``: a cluster names only those that serve, and says which of them are on their way out.
-
-    Ports keep their names, which join them to the local service's; SCTP is not translated and left out.
-    """
-    return BackendSlice(
-        service=ServiceName(service.namespace, service.name),
-        name=SLICE,
-        source=source_of(service.cluster),
-        cluster=service.cluster,
-        backends=tuple(
-            Backend(
-                address=_address(address),
-                ports=tuple(_ports(ports.items())),
-                ready=address not in service.terminating,
-                terminating=address in service.terminating,
-                zone=service.zones[address].zone if address in service.zones else "",
-            )
-            for address, ports in service.backends.items()
-        ),
-    )
 
 
 class RemoteClusters:
@@ -74,6 +39,7 @@ class RemoteClusters:
 
     ``known_sources`` are the names of sources that the kernel or a journal has rows of; those of clusters count as
     listing until the directory was read completely. ``nodes`` is told of their nodes; None: these are not read.
+    ``stale_after_s``: what nobody vouched for for so long is overdue.
     """
 
     def __init__(
@@ -86,12 +52,22 @@ class RemoteClusters:
         *,
         options: MeshOptions | None = None,
         nodes: NodeRegistry | None = None,
+        stale_after_s: float = 300.0,
     ) -> None:
         self._mesh = mesh
         self._directory = peers
         self._nodes = nodes
         self._clusters = (
-            ClusterMesh(peers, cluster, cluster_id, self, options=options, nodes=nodes)
+            ClusterMesh(
+                peers,
+                cluster,
+                cluster_id,
+                self,
+                options=options,
+                nodes=nodes,
+                restored=self._restored,
+                nodes_answer=self._do_nodes_answer,
+            )
             if peers is not None
             else None
         )
@@ -100,6 +76,9 @@ class RemoteClusters:
         )
         self._unclaimed = {source for source in known_sources if source.startswith(PREFIX)}
         self._named: frozenset[str] | None = None
+        self._stale_after_s = stale_after_s
+        # Source -> since when it has been out of reach, by the monotonic clock.
+        self._stale_since: dict[str, float] = {}
         mesh.listing(SOURCE)
         mesh.apply(SOURCE, [self._own])
         for source in self._unclaimed:
@@ -109,6 +88,11 @@ class RemoteClusters:
     def status(self) -> MeshStatus:
         """Every peer in detail."""
         return self._clusters.status if self._clusters is not None else MeshStatus((), "", {})
+
+    def confirm(self, cluster: str) -> Sequence[KeptService] | None:
+        """All that stood although ``cluster`` does not name it is gone now; what that was. None: there is no such peer."""
+        gone = self._clusters.confirm(cluster) if self._clusters is not None else None
+        return None if gone is None else tuple(gone.values())
 
     async def run(self) -> None:
         """Follow all peers until cancelled."""
@@ -120,6 +104,7 @@ class RemoteClusters:
             while True:
                 await asyncio.sleep(REFRESH_S)
                 self._refresh()
+                self._mark_overdue()
                 if self._nodes is not None:
                     self._nodes.retry()
 
@@ -135,18 +120,25 @@ class RemoteClusters:
         self._named = clusters
         self._refresh()
 
-    def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
-        """All that ``cluster`` shares. Its nodes are told apart, and before."""
+    def replace(self, cluster: str, services: Sequence[ClusterService], kept: Sequence[KeptService]) -> None:
+        """All that ``cluster`` shares, and what of it stands. Its nodes are told apart, and before."""
         source = source_of(cluster)
         was = self._mesh.sources.get(source)
         nodes = [node for node in self._mesh.nodes.values() if node.source == source]
-        self._mesh.replace(source, [*nodes, *(slice_of(service) for service in services)])
+        standing = [self._kept_slice(each) for each in kept]
+        self._mesh.replace(source, [*nodes, *(slice_of(service) for service in services), *standing])
         if was is not None and was.state is SourceState.STALE:
             self._mesh.mark_stale(source, was.reason)  # until the cluster is said to be in sync
+            if was.overdue:
+                self._mesh.mark_overdue(source)
 
     def put(self, cluster: str, service: ClusterService) -> None:
         """One service is new or changed."""
         self._mesh.apply(source_of(cluster), [slice_of(service)])
+
+    def keep(self, cluster: str, kept: Sequence[KeptService]) -> None:
+        """``cluster`` does not name these any more, and they stand."""
+        self._mesh.apply(source_of(cluster), [self._kept_slice(each) for each in kept])
 
     def delete(self, cluster: str, name: str) -> None:
         """``cluster`` does not share ``name`` (namespace/name) any more."""
@@ -168,6 +160,44 @@ class RemoteClusters:
         """No file names it any more."""
         self._mesh.forget(source_of(cluster))
         self._unclaimed.discard(source_of(cluster))
+
+    # What has been stale for too long
+
+    def _mark_overdue(self) -> None:
+        """Time passes: what was stale may have been so for too long."""
+        now_s = time.monotonic()
+        states = {name: status for name, status in self._mesh.sources.items() if name.startswith(PREFIX)}
+        out_of_reach = {name for name, status in states.items() if status.state is not SourceState.COMPLETE}
+        self._stale_since = {name: self._stale_since.get(name, now_s) for name in out_of_reach}
+        for name, since_s in self._stale_since.items():
+            if now_s - since_s >= self._stale_after_s and not states[name].overdue:
+                log.warning("source stale for too long", source=name, stale_after_s=self._stale_after_s)
+                self._mesh.mark_overdue(name)
+        for peer in self.status.peers:
+            late = [self._kept_slice(each) for each in peer.kept.values() if self._has_grown_overdue(each)]
+            self._mesh.apply(source_of(peer.cluster), late)
+
+    def _has_grown_overdue(self, kept: KeptService) -> bool:
+        service = kept.record
+        key = source_of(service.cluster), ServiceName(service.namespace, service.name), SLICE
+        part = self._mesh.slices.get(key)
+        is_late = time.time() - kept.since_s >= self._stale_after_s
+        return is_late and part is not None and not part.overdue
+
+    def _kept_slice(self, kept: KeptService) -> BackendSlice:
+        return kept_slice(kept, time.time(), self._stale_after_s)
+
+    def _restored(self, cluster: str) -> Known:
+        """What the mesh holds of ``cluster``: a journal told of it."""
+        source = source_of(cluster)
+        return known_of((part for part in self._mesh.slices.values() if part.source == source), time.time())
+
+    def _do_nodes_answer(self, cluster: str) -> bool:
+        """Whether one node of ``cluster`` may be there: what was never probed, or never answered, is not down."""
+        source = source_of(cluster)
+        nodes = [(node.cluster, node.name) for node in self._mesh.nodes.values() if node.source == source]
+        down = {(outage.cluster, outage.node) for outage in self._mesh.outages.values()}
+        return not nodes or any(node not in down for node in nodes)
 
     # The clusters themselves
 
@@ -213,13 +243,3 @@ def _row(peer: RemoteStatus) -> Cluster:
         since_s=peer.since,
         reason=peer.reason,
     )
-
-
-def _address(address: IPv4Address | IPv6Address) -> Address:
-    return parse_address(str(address))
-
-
-def _ports(named: Iterable[tuple[str, Port]]) -> Iterator[BackendPort]:
-    for name, port in named:
-        if port.protocol in _PROTOCOLS:
-            yield BackendPort(name, _PROTOCOLS[port.protocol], port.number)

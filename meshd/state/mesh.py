@@ -39,13 +39,14 @@ class SourceState(Enum):
 @dataclass(frozen=True, slots=True)
 class SourceStatus:
     """``complete_once``: the first complete list since the start is done, so an absent object is a deleted one.
-    ``restored``: until then a journal of an earlier run speaks for it.
+    ``restored``: until then a journal of an earlier run speaks for it. ``overdue``: it has been out of reach for too long.
     """
 
     state: SourceState
     complete_once: bool
     reason: str = ""
     restored: bool = False
+    overdue: bool = False
 
 
 class Mesh(Outcomes):
@@ -129,6 +130,12 @@ class Mesh(Outcomes):
         known = self._sources.get(source) or SourceStatus(SourceState.LISTING, complete_once=False)
         self._set_source(source, replace(known, state=SourceState.STALE, reason=reason))
 
+    def mark_overdue(self, source: str) -> None:
+        """``source`` has been out of reach for too long; that is over once it is complete."""
+        known = self._sources.get(source)
+        if known is not None and known.state is not SourceState.COMPLETE:
+            self._set_source(source, replace(known, overdue=True))
+
     def mark_complete(self, source: str) -> None:
         """What the mesh holds of ``source`` is all there is (again)."""
         self._set_source(source, SourceStatus(SourceState.COMPLETE, complete_once=True))
@@ -159,6 +166,11 @@ class Mesh(Outcomes):
         """Whether nothing is known of what ``source`` wants, neither from itself nor from a journal."""
         known = self._sources.get(source)
         return known is not None and not known.complete_once and not known.restored
+
+    def is_overdue(self, source: str) -> bool:
+        """Whether ``source`` has been out of reach for too long."""
+        known = self._sources.get(source)
+        return known is not None and known.overdue
 
     def objects_of(self, source: str) -> Iterator[Object]:
         """Everything that ``source`` says now, in the order of its last change."""
@@ -281,8 +293,10 @@ class Mesh(Outcomes):
         if before is None:
             self._mark_key(PlanKey("source", source), self.revision)
         if before != status:
-            if status.complete_once and not (before and before.complete_once):
-                # Rows that the kernel kept for this source may go now: plan what it may have touched.
+            came = status.complete_once and not (before and before.complete_once)
+            if came or status.overdue != (before is not None and before.overdue):
+                # Rows that the kernel kept for this source may go now, or its backends count for more or less: plan what it
+                # may have touched.
                 for name in self._by_service:
                     self._mark_key(PlanKey("service", str(name)), self.revision)
             self._wake()

@@ -118,6 +118,15 @@ class EtcdProcess:
         """Throw away everything it stored (it must not run)."""
         shutil.rmtree(self.directory / "data")
 
+    def restore(self, snapshot: Path) -> None:
+        """Begin with what ``etcdctl snapshot save`` wrote (it must not run, and be wiped)."""
+        peer = f"http://127.0.0.1:{self.cluster[self.name]}"
+        self.ctl(
+            *("snapshot", "restore", str(snapshot), "--data-dir", str(self.directory / "data")),
+            *("--name", self.name, "--initial-cluster", f"{self.name}={peer}"),
+            *("--initial-advertise-peer-urls", peer),
+        )
+
     def ctl(self, *arguments: str) -> str:
         """What `etcdctl` answers."""
         environment = {"PATH": os.environ["PATH"], "ETCDCTL_API": "3"}

@@ -6,29 +6,42 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from clustermesh.records import ClusterService
+from clustermesh.sink import KeptService
 
 
 class RecordingSink:
-    """``services``: cluster -> name -> service as told; ``events``: every call as a short tuple, in order."""
+    """``services``: cluster -> name -> service as told; ``kept``: cluster -> name -> whether it is held, for those that
+    stand only; ``events``: every call as a short tuple, in order.
+    """
 
     def __init__(self) -> None:
         self.services: dict[str, dict[str, ClusterService]] = {}
+        self.kept: dict[str, dict[str, bool]] = {}
         self.events: list[tuple[str, ...]] = []
         self._changed = asyncio.Event()
 
     def peers(self, clusters: frozenset[str]) -> None:
         self.note("peers", *sorted(clusters))
 
-    def replace(self, cluster: str, services: Sequence[ClusterService]) -> None:
-        self.services[cluster] = {service.full_name: service for service in services}
+    def replace(self, cluster: str, services: Sequence[ClusterService], kept: Sequence[KeptService]) -> None:
+        told = [*services, *(each.record for each in kept)]
+        self.services[cluster] = {service.full_name: service for service in told}
+        self.kept[cluster] = {each.record.full_name: each.held for each in kept}
         self.note("replace", cluster, str(len(services)))
 
     def put(self, cluster: str, service: ClusterService) -> None:
         self.services[cluster][service.full_name] = service
+        self.kept[cluster].pop(service.full_name, None)
         self.note("put", cluster, service.full_name)
+
+    def keep(self, cluster: str, kept: Sequence[KeptService]) -> None:
+        self.services[cluster] |= {each.record.full_name: each.record for each in kept}
+        self.kept[cluster] |= {each.record.full_name: each.held for each in kept}
+        self.note("keep", cluster, *sorted(each.record.full_name for each in kept))
 
     def delete(self, cluster: str, name: str) -> None:
         del self.services[cluster][name]
+        self.kept[cluster].pop(name, None)
         self.note("delete", cluster, name)
 
     def synced(self, cluster: str) -> None:

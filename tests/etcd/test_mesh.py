@@ -119,7 +119,7 @@ async def test_a_broken_file_is_in_the_status_and_the_peer_goes_on(
     etcd: EtcdProcess, kv: Kv, directory: Path
 ) -> None:
     sink = RecordingSink()
-    await share(kv, 1)
+    await share(kv, 2)
     (directory / "cm-1").write_text(peer_file(etcd))
     async with meshed(directory, sink) as mesh:
         await sink.told("synced", "cm-1")

@@ -16,7 +16,7 @@ from clustermesh.operations import Put
 from clustermesh.own_keys import OwnKeys
 from clustermesh.peers import Peer
 from clustermesh.records import encode_config
-from clustermesh.remote import Remote
+from clustermesh.remote import Remote, RemoteOptions
 from tests.etcd.node_recording import RecordingNodes
 from tests.etcd.process import EtcdProcess
 from tests.etcd.recording import RecordingSink
@@ -26,10 +26,13 @@ from tests.etcd.test_remote import share
 
 
 @asynccontextmanager
-async def reading(etcd: EtcdProcess, sink: RecordingSink) -> AsyncIterator[tuple[Remote, RecordingNodes]]:
+async def reading(
+    etcd: EtcdProcess, sink: RecordingSink, **options: float
+) -> AsyncIterator[tuple[Remote, RecordingNodes]]:
     """Cluster 2 reads cm-1 from ``etcd`` until the block ends, nodes and all."""
     nodes = RecordingNodes(sink)
-    remote = Remote(Peer("cm-1", (etcd.endpoint,)), 2, sink, lambda _: None, nodes=nodes)
+    settings = RemoteOptions(**options)  # type: ignore[arg-type] # passed through
+    remote = Remote(Peer("cm-1", (etcd.endpoint,)), 2, sink, lambda _: None, options=settings, nodes=nodes)
     task = asyncio.create_task(remote.run())
     try:
         yield remote, nodes
@@ -110,6 +113,29 @@ async def test_changes_arrive_and_keys_of_one_lease_vanish_at_one_revision(etcd:
         await sink.until(lambda: {event[0] for event in sink.events} >= set(vanished))
     found = {event[0]: event[-1] for event in sink.events if event[0] in vanished}
     assert found["node vanished"] == found["address vanished"]
+
+
+async def test_an_address_that_vanishes_without_a_heartbeat_stands_until_there_are_two(
+    etcd: EtcdProcess, kv: Kv
+) -> None:
+    sink = RecordingSink()
+    await share(kv, 1)
+    for key, value in addresses(2).items():
+        await kv.put(key, value)
+    await canary(kv, "identities")
+    await canary(kv, "ip")
+    await canary(kv, "nodes")
+    async with reading(etcd, sink, heartbeat_limit_s=1.0):
+        await sink.told("stale", "cm-1", "no heartbeat for 1 s")
+        await kv.delete(keys.address("10.1.0.1"))
+        await kv.put(
+            keys.address("10.1.0.3"), next(iter(addresses(3).values())).replace(b"10.1.0.1", b"10.1.0.3")
+        )
+        await sink.told("address", "cm-1", "10.1.0.3")
+        assert not any(event[0] == "address vanished" for event in sink.events)
+        await kv.put(keys.HEARTBEAT, b"one")
+        await kv.put(keys.HEARTBEAT, b"two")
+        await sink.told("addresses", "cm-1", "10.1.0.2", "10.1.0.3")
 
 
 async def test_a_record_that_speaks_for_somebody_else_is_refused_and_named(etcd: EtcdProcess, kv: Kv) -> None:

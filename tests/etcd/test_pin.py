@@ -13,7 +13,6 @@ from clustermesh.kv import Kv
 from clustermesh.peers import Peer
 from clustermesh.pin import Pin
 from clustermesh.records import encode_config, encode_service
-from clustermesh.reflector import Copy
 from clustermesh.remote import Remote
 from tests.etcd.process import EtcdProcess
 from tests.etcd.recording import RecordingSink
@@ -28,8 +27,7 @@ async def reading(
 ) -> AsyncIterator[Remote]:
     """Cluster 2 reads cm-1, which it was joined with as ``pin`` says."""
     peer = Peer("cm-1", (etcd.endpoint,), pin=pin)
-    copy: Copy[object] | None = known.copy if known else None  # type: ignore[assignment] # a copy is of one kind
-    remote = Remote(peer, 2, sink, lambda _: None, copy=copy)  # type: ignore[arg-type] # as above
+    remote = Remote(peer, 2, sink, lambda _: None, known=known.known if known else None)
     task = asyncio.create_task(remote.run())
     try:
         yield remote

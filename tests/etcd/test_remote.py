@@ -8,6 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -45,7 +46,8 @@ async def reading(etcd: EtcdProcess, sink: RecordingSink, **options: object) -> 
 
 
 async def share(kv: Kv, count: int, *, canary: bool = True) -> None:
-    """Write what an exporter of cm-1 with ``count`` services would."""
+    """Write what an exporter of cm-1 with ``count`` services would, which lives."""
+    await kv.put(keys.HEARTBEAT, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode())
     await kv.put(keys.cluster_config("cm-1"), encode_config(CONFIG))
     for one in services(count):
         await kv.put(keys.service("cm-1", one.namespace, one.name), encode_service(one))
@@ -302,10 +304,12 @@ async def test_a_silent_heartbeat_makes_a_peer_stale_and_the_next_one_synced(
         await sink.told("stale", "cm-1", "no heartbeat for 0.3 s")
         await kv.put(keys.HEARTBEAT, b"any value")
         await sink.told("synced", "cm-1")
-        # Data goes on while only the heartbeat is missing.
+        # Data goes on while only the heartbeat is missing, and its end is no heartbeat.
         await sink.told("stale", "cm-1")
-        await kv.delete(keys.service("cm-1", "ns", "svc-000"))
-        await sink.told("delete", "cm-1", "ns/svc-000")
+        await kv.delete(keys.HEARTBEAT)
+        await kv.put(keys.service("cm-1", "ns", "svc-001"), encode_service(services(2)[1]))
+        await sink.told("put", "cm-1", "ns/svc-001")
+        assert ("synced", "cm-1") not in sink.events
 
 
 def test_the_bad_values_are_bad_for_the_reason_their_name_says() -> None:

@@ -22,11 +22,13 @@ from meshd.model import (
     ClusterState,
     Namespace,
     Node,
+    Outage,
     Protocol,
     Service,
     ServiceName,
     parse_address,
 )
+from meshd.model.outage import PROBES
 from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.remote import SOURCE as CLUSTERS
 from meshd.sources.remote import RemoteClusters
@@ -67,6 +69,12 @@ def seen(mesh: Mesh, name: ServiceName = WEB) -> list[str] | None:
     """The last bytes of the backends that cm-1 shares, as ``mesh`` has them."""
     found = mesh.slices.get((SHARED_BY_1, name, "clustermesh"))
     return None if found is None else [str(backend.address[-1]) for backend in found.backends]
+
+
+def held_since(mesh: Mesh) -> float:
+    """Unix time since when the service that cm-1 shared is held; 0: it is not."""
+    found = mesh.slices.get((SHARED_BY_1, WEB, "clustermesh"))
+    return found.stale_since_s if found is not None and found.held else 0.0
 
 
 @asynccontextmanager
@@ -141,7 +149,8 @@ async def test_a_service_shared_by_one_cluster_is_a_slice_of_the_other(two: Two)
 
 async def test_backends_come_change_and_go_with_the_slices_they_are_from(two: Two) -> None:
     first, second = two.first, two.second
-    async with sharing(two, service(), part("10.1.0.1")):
+    # Who takes away its only service takes most of what it has, which is held.
+    async with sharing(two, service(), part("10.1.0.1"), service(API), part("10.1.0.3", name=API)):
         first.apply("manifests", [part("10.1.0.1", "10.1.0.2")])
         await until(second, lambda: seen(second) == ["1", "2"])
         leaving = Backend(parse_address("10.1.0.1"), (HTTP,), ready=False, serving=True, terminating=True)
@@ -156,11 +165,45 @@ async def test_backends_come_change_and_go_with_the_slices_they_are_from(two: Tw
 
 async def test_a_namespace_decides_for_services_that_say_nothing(two: Two) -> None:
     first, second = two.first, two.second
-    async with sharing(two, replace(service(), is_global=None), part("10.1.0.1")):
+    other = ServiceName("elsewhere", "api")
+    rest = service(other), part("10.1.0.3", name=other)
+    async with sharing(two, replace(service(), is_global=None), part("10.1.0.1"), *rest):
         assert seen(second) is None
         first.apply("manifests", [Namespace("galaxy", "manifests", global_services=True)])
         await until(second, lambda: seen(second) == ["1"])
         first.apply("manifests", [Namespace("galaxy", "manifests", global_services=False)])
+        await until(second, lambda: seen(second) is None)
+
+
+async def test_what_a_cluster_takes_away_at_once_is_held_over_a_restart_until_somebody_confirms_it(
+    two: Two,
+) -> None:
+    first, second = two.first, two.second
+    async with sharing(two, service(), part("10.1.0.1")):
+        first.apply("manifests", deletes=[(Service, ("manifests", WEB))])
+        await until(second, lambda: held_since(second) > 0)
+        since_s = held_since(second)
+    # The next process, which has a journal of what was in force.
+    restarted = two.second = Mesh()
+    restarted.restore(SHARED_BY_1, second.objects_of(SHARED_BY_1))
+    second = restarted
+    reader = two.reading(SHARED_BY_1)
+    async with running(reader):
+        assert (held_since(second), seen(second)) == (since_s, ["1"])
+        await until(second, lambda: two.state() is SourceState.COMPLETE)
+        assert (held_since(second), seen(second)) == (since_s, ["1"])
+        gone = reader.confirm("cm-1")
+        assert gone is not None
+        assert [each.record.full_name for each in gone] == ["galaxy/web"]
+        assert (seen(second), reader.confirm("cm-9")) == (None, None)
+
+
+async def test_what_a_cluster_takes_away_whose_nodes_do_not_answer_is_gone(two: Two) -> None:
+    first, second = two.first, two.second
+    async with sharing(two, service(), part("10.1.0.1")):
+        second.apply(SHARED_BY_1, [Node("cm-1", "node-1", SHARED_BY_1), Node("cm-1", "node-2", SHARED_BY_1)])
+        second.apply(PROBES, [Outage("cm-1", name, 0.0, "silent") for name in ("node-1", "node-2")])
+        first.apply("manifests", deletes=[(Service, ("manifests", WEB))])
         await until(second, lambda: seen(second) is None)
 
 

@@ -22,6 +22,9 @@ REFUSED = [
     ("nodeName: a\nclustermesh: {electionLeaseS: 900}", "must be shorter than dataLeaseS"),
     ("nodeName: a\nclustermesh: {maxConnectedClusters: 300}", "must be 255 or 511"),
     ("nodeName: a\nclustermesh: {endpointSlicesExportMode: telepathy}", "endpointSlicesExportMode"),
+    ("nodeName: a\nclustermesh: {holdS: -1}", "clustermesh.holdS is -1, it cannot be negative"),
+    ("nodeName: a\nclustermesh: {staleAfterS: .nan}", "clustermesh.staleAfterS is nan"),
+    ("nodeName: a\nclustermesh: {onStale: never}", "onStale"),
     (
         "nodeName: a\npodNetwork: {routing: bridge}",
         r"Invalid enum value 'bridge' - at `\$.podNetwork.routing`",

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from meshd.errors import InvalidObject
-from meshd.model import Affinity
+from meshd.model import Affinity, OnStale
 from meshd.model.failover import RAMP_MAX_S, Ladder, parse_ladder
 
 OWN_PREFIX = "meshd.io/"
@@ -19,6 +19,7 @@ SOCKET_LB = "meshd.io/socket-lb"
 SHORT_CIRCUIT = "meshd.io/short-circuit"
 WEIGHT = "meshd.io/weight"
 CLOSE_TCP = "meshd.io/close-tcp-on-removal"
+ON_STALE = "meshd.io/on-stale"
 SERVICE_GLOBAL = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")
 SERVICE_SHARED = ("meshd.io/shared", "service.cilium.io/shared", "io.cilium/shared-service")
 SERVICE_AFFINITY = ("meshd.io/affinity", "service.cilium.io/affinity", "io.cilium/service-affinity")
@@ -104,6 +105,20 @@ class Annotations:
             InvalidObject: it is no number from 0 to 86400.
         """
         return self._number(RAMP, 0, RAMP_MAX_S) or 0
+
+    def on_stale(self) -> OnStale | None:
+        """What becomes of stale backends of the service; None where nothing is said.
+
+        Raises:
+            InvalidObject: it says something else than keep, deprioritise or drop.
+        """
+        value = self._values.get(ON_STALE)
+        if value is None:
+            return None
+        try:
+            return OnStale(value.lower())
+        except ValueError:
+            raise self._invalid(ON_STALE, f"{value!r} is not one of keep, deprioritise, drop") from None
 
     def weight(self) -> int:
         """The weight of the backends of a slice, 1..65535.

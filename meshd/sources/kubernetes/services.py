@@ -89,6 +89,7 @@ def service(found: ServiceObject, name: ObjectName, source: str) -> tuple[Servic
         min_healthy_percent=said.min_healthy_percent(),
         ramp_s=said.ramp_s(),
         close_tcp=said.truth(CLOSE_TCP) is True,
+        on_stale=said.on_stale(),
         traffic_distribution=_traffic_distribution(spec, remarks),
     ), remarks
 

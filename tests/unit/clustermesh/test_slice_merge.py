@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -122,14 +122,14 @@ class Told:
     def __init__(self) -> None:
         self.events: list[tuple[object, ...]] = []
 
-    def replace(self, records: Sequence[ClusterService]) -> None:
-        self.events.append(("replace", {one.full_name: len(one.backends) for one in records}))
+    def replace(self, records: Mapping[str, ClusterService]) -> None:
+        self.events.append(("replace", {name: len(one.backends) for name, one in records.items()}))
 
-    def put(self, record: ClusterService) -> None:
-        self.events.append(("put", record.full_name, len(record.backends)))
+    def put(self, name: str, record: ClusterService) -> None:
+        self.events.append(("put", name, len(record.backends)))
 
-    def delete(self, name: str, revision: int) -> None:
-        self.events.append(("delete", name, revision))
+    def delete(self, names: Sequence[str], revision: int) -> None:
+        self.events.append(("delete", *names, revision))
 
     def fresh(self) -> None:
         self.events.append(("fresh",))
@@ -155,17 +155,27 @@ def copies() -> SliceCopies:
 @pytest.fixture
 def merge(told: Told, copies: SliceCopies) -> SliceMerge:
     made = SliceMerge(copies, Copy(), told)
-    made.replace([part("a", "10.0.0.1"), part("b", "10.0.0.2"), part("c", "10.0.0.3", service="other")])
+    parts = part("a", "10.0.0.1"), part("b", "10.0.0.2"), part("c", "10.0.0.3", service="other")
+    made.replace({one.full_name: one for one in parts})
     assert told.taken() == [("replace", {"ns/web": 2, "ns/other": 1})]
     return made
 
 
+def tell(merge: SliceMerge, one: EndpointSlice) -> None:
+    merge.put(one.full_name, one)
+
+
+def test_slices_that_go_together_take_their_services_together(merge: SliceMerge, told: Told) -> None:
+    merge.delete(["ns/a", "ns/c", "ns/b"], 7)
+    assert told.taken() == [("delete", "ns/web", "ns/other", 7)]
+
+
 def test_changes_of_slices_are_told_as_changes_of_services(merge: SliceMerge, told: Told) -> None:
-    merge.put(part("a", "10.0.0.1", "10.0.0.9"))
-    merge.put(part("a", "10.0.0.1", "10.0.0.9"))
-    merge.delete("ns/b", 7)
-    merge.delete("ns/never-seen", 8)
-    merge.delete("ns/a", 9)
+    tell(merge, part("a", "10.0.0.1", "10.0.0.9"))
+    tell(merge, part("a", "10.0.0.1", "10.0.0.9"))
+    merge.delete(["ns/b"], 7)
+    merge.delete(["ns/never-seen"], 8)
+    merge.delete(["ns/a"], 9)
     merge.stale("why")
     merge.fresh()
     assert told.taken() == [
@@ -178,13 +188,13 @@ def test_changes_of_slices_are_told_as_changes_of_services(merge: SliceMerge, to
 
 
 def test_a_slice_without_backends_keeps_its_service(merge: SliceMerge, told: Told) -> None:
-    merge.delete("ns/b", 7)
-    merge.put(part("a"))
+    merge.delete(["ns/b"], 7)
+    tell(merge, part("a"))
     assert told.taken() == [("put", "ns/web", 1), ("put", "ns/web", 0)]
 
 
 def test_a_slice_that_goes_over_to_another_service_leaves_the_first(merge: SliceMerge, told: Told) -> None:
-    merge.put(part("c", "10.0.0.3", service="web"))
+    tell(merge, part("c", "10.0.0.3", service="web"))
     assert told.taken() == [("delete", "ns/other", 0), ("put", "ns/web", 3)]
 
 
@@ -192,13 +202,13 @@ def test_a_service_with_too_many_backends_is_refused_by_name_and_its_last_good_v
     merge: SliceMerge, told: Told, copies: SliceCopies
 ) -> None:
     huge = replace(part("d"), backends=tuple(addresses(MAX_SERVICE_BACKENDS - 1, "10.1.0.0")))
-    merge.put(huge)
+    tell(merge, huge)
     assert told.taken() == []
     reason = "backends: more than the 100000 that are allowed in one service"
     assert copies.refused == {"service ns/web": reason}
     assert copies.refusals == {"backends": 1}
-    merge.put(part("c", "10.0.0.4", service="other"))
-    merge.delete("ns/a", 3)
+    tell(merge, part("c", "10.0.0.4", service="other"))
+    merge.delete(["ns/a"], 3)
     assert told.taken() == [("put", "ns/other", 1), ("put", "ns/web", MAX_SERVICE_BACKENDS)]
     assert copies.refused == {}
     with pytest.raises(InvalidRecord, match="ns/web: backends"):

@@ -10,6 +10,7 @@ from meshd.model import (
     Affinity,
     Backend,
     BackendPort,
+    OnStale,
     Protocol,
     Service,
     ServiceName,
@@ -101,6 +102,35 @@ RULES = [
 def test_a_service_uses(rule: str, facts: dict[str, object], given: str, expected: str) -> None:
     chosen = choose(service(**facts), [candidate(name) for name in given.split()], Place("here", "z1"))
     assert " ".join(each.source for each in chosen) == expected
+
+
+STALE = [
+    (
+        "others first, whatever it prefers",
+        {"affinity": Affinity.REMOTE},
+        "stale:ready here:ready",
+        "here:ready",
+    ),
+    ("stale ones as a last resort", {}, "stale:ready here:unready", "stale:ready"),
+    ("stale ones that serve still", {}, "stale:ending here:dead", "stale:ending"),
+    ("fresh ones that serve still, before stale ones", {}, "stale:ending here:ending", "here:ending"),
+]
+
+
+@pytest.mark.parametrize(("rule", "facts", "given", "expected"), STALE, ids=[row[0] for row in STALE])
+def test_a_service_with_stale_backends_uses(
+    rule: str, facts: dict[str, object], given: str, expected: str
+) -> None:
+    candidates = [
+        candidate(name.replace("stale", "remote"))._replace(
+            source=name, on_stale=OnStale.DEPRIORITISE if name.startswith("stale") else OnStale.KEEP
+        )
+        for name in given.split()
+    ]
+    assert " ".join(each.source for each in choose(service(**facts), candidates, Place("here"))) == expected
+    assert {each.source for each in candidates if each.on_stale is OnStale.DEPRIORITISE} <= {
+        each.source for each in alive(service(**facts), candidates)
+    }
 
 
 NODE, ZONE = TrafficDistribution.SAME_NODE, TrafficDistribution.SAME_ZONE

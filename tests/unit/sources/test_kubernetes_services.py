@@ -14,6 +14,7 @@ from meshd.model import (
     BackendPort,
     BackendSlice,
     Frontend,
+    OnStale,
     Protocol,
     Service,
     TrafficDistribution,
@@ -251,6 +252,11 @@ def test_an_external_name_can_be_global_without_having_frontends() -> None:
     assert (value.is_global, value.frontends) == (True, ())
 
 
+def test_what_becomes_of_stale_backends_is_said_by_annotation() -> None:
+    assert service_value(annotations="{meshd.io/on-stale: Deprioritise}").on_stale is OnStale.DEPRIORITISE
+    assert service_value().on_stale is None
+
+
 def test_closing_tcp_connections_is_asked_for_by_annotation() -> None:
     assert service_value(annotations="{meshd.io/close-tcp-on-removal: 'true'}").close_tcp
     assert not service_value().close_tcp
@@ -357,6 +363,7 @@ def test_a_bad_field_of_a_service_is_named_by_its_path(spec: str, field: str) ->
         ("{meshd.io/failover: 'local, near'}", "metadata.annotations[meshd.io/failover]"),
         ("{meshd.io/ramp: 1m}", "metadata.annotations[meshd.io/ramp]"),
         ("{meshd.io/min-healthy-percent: '101'}", "metadata.annotations[meshd.io/min-healthy-percent]"),
+        ("{meshd.io/on-stale: maybe}", "metadata.annotations[meshd.io/on-stale]"),
         ("{meshd.io/close-tcp-on-removal: '1'}", "metadata.annotations[meshd.io/close-tcp-on-removal]"),
         ("{a: b, service.cilium.io/global: true}", "metadata.annotations[service.cilium.io/global]"),
     ],
