@@ -23,12 +23,13 @@ from meshd.agent import run_lock
 from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
 from meshd.agent.failover_view import FailoverView
-from meshd.agent.introspect import DataplaneView, build, peers, problems
+from meshd.agent.introspect import DataplaneView, build, problems
 from meshd.agent.kubernetes_node import KubernetesNode, configured
 from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
 from meshd.agent.node_figures import node_figures, probe_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView, traffic_control
+from meshd.agent.remote_view import confirm_removals, peers, removal_problems
 from meshd.agent.short_circuit_view import ShortCircuitView
 from meshd.config import Config
 from meshd.dataplane.dataplane import Dataplane
@@ -225,6 +226,7 @@ class Agent:
                 *(node.figures() if node is not None else ()),
             ],
             peers=lambda: peers(remotes.status),
+            confirm_removals=lambda cluster: confirm_removals(remotes, cluster),
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
             short_circuit=short_circuits,
@@ -233,6 +235,7 @@ class Agent:
             routing=lambda node: routing(ways, probes, node),
             problems=lambda: [
                 *problems(manifests, remotes, local_etcd),
+                *removal_problems(remotes.status),
                 *source_problems(kubernetes),
                 *nodes.problems(),
                 *(ways.problems() if ways is not None else ()),

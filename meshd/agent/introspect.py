@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from clustermesh.mesh import MeshStatus
 from meshd import __version__
 from meshd.agent.counts import Counts
 from meshd.commit import commit
@@ -25,7 +24,6 @@ from meshd.servers.introspection import (
     Figure,
     KernelMap,
     MapRow,
-    Peer,
     Program,
     Reconcile,
     Sample,
@@ -51,22 +49,6 @@ KINDS = {
 def build(started_s: float) -> Build:
     """What runs here."""
     return Build(__version__, commit(), platform.release(), platform.python_version(), started_s)
-
-
-def peers(status: MeshStatus) -> Sequence[Peer]:
-    """The connections to remote clusters."""
-    return [
-        Peer(
-            each.cluster,
-            services=each.services,
-            lag_s=each.lag_s,
-            heartbeat_age_s=each.heartbeat_age_s,
-            refused=each.refusals,
-            reconnects=each.failures,
-            last_error=each.last_failure,
-        )
-        for each in status.peers
-    ]
 
 
 def problems(manifests: Manifests | None, remotes: RemoteClusters, local_etcd: LocalEtcd | None) -> list[str]:

@@ -86,6 +86,14 @@ def heartbeat(cluster: cluster_pb2.Cluster) -> str:
     return f"{cluster.peer.heartbeat_age_seconds:.0f}s" if known else "-"
 
 
+def stale_services(cluster: cluster_pb2.Cluster) -> str:
+    """What nobody vouches for, and how much of that is held for how long."""
+    peer = cluster.peer
+    if not peer.HasField("held_since"):
+        return str(peer.stale_services) if cluster.HasField("peer") else "-"
+    return f"{peer.stale_services} ({peer.held_services} held {age(peer.held_since.seconds, time.time())})"
+
+
 def fullness(one: map_pb2.Map) -> str:
     """How much of its room is taken."""
     return f"{one.entries / one.capacity:.1%}" if one.HasField("entries") and one.capacity else "-"
@@ -161,6 +169,7 @@ CLUSTERS: tuple[Column[cluster_pb2.Cluster], ...] = (
     Column("STATE", cluster_state),
     Column("SINCE", lambda one: age(one.since.seconds, time.time()) if one.HasField("since") else "-"),
     Column("SERVICES", lambda one: str(one.peer.services) if one.HasField("peer") else "-"),
+    Column("STALE", stale_services),
     Column("LAG", cluster_lag),
     Column("HEARTBEAT", heartbeat),
     Column("REFUSED", lambda one: str(sum(one.peer.refused.values())), wide=True),

@@ -102,7 +102,10 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """The connection to a remote cluster. None: not known (yet)."""
+    """The connection to a remote cluster. None: not known (yet).
+
+    ``stale_services``: those that nobody vouches for; of these, ``held_services`` were removed with most of its backends.
+    """
 
     cluster: str
     endpoints: tuple[str, ...] = ()
@@ -112,6 +115,20 @@ class Peer:
     refused: Mapping[str, int] = field(default_factory=dict)
     reconnects: int = 0
     last_error: str = ""
+    stale_services: int = 0
+    held_services: int = 0
+    held_backends: int = 0
+    held_since_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A service that stood although its remote cluster did not name it, since ``since_s`` (Unix time)."""
+
+    service: ServiceName
+    backends: int
+    held: bool
+    since_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +166,8 @@ class Introspection:
     ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
     connection to the service could be given now. ``problems``: sentences about what sources said and cannot be used.
     ``failover_plans``: what a loss would do to one service, as seen from this node; none: it has no backend there.
-    ``drops``: every reason and direction; None: no programs carry pods' packets here.
+    ``drops``: every reason and direction; None: no programs carry pods' packets here. ``confirm_removals`` lets go what of a
+    remote cluster stands although it does not name it; None: there is no such peer.
     """
 
     build: Build
@@ -166,3 +184,4 @@ class Introspection:
     problems: Callable[[], Sequence[str]] = tuple
     routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None
+    confirm_removals: Callable[[str], Sequence[Removal] | None] = lambda _: None

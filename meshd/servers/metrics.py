@@ -200,9 +200,19 @@ def peers(found: list[Peer]) -> Iterator[Family]:
     refused = CounterMetricFamily(
         "meshd_cluster_refused_records", "Its records that could not be used.", labels=["cluster", "reason"]
     )
+    stale = GaugeMetricFamily(
+        "meshd_cluster_stale_services", "Services of it that nobody vouches for; they stand.", labels=label
+    )
+    held = GaugeMetricFamily(
+        "meshd_cluster_held_services",
+        "Services of it that were removed with more than half of its backends, and stand until that is confirmed.",
+        labels=label,
+    )
     again = CounterMetricFamily("meshd_cluster_reconnects", "Connections to it begun again.", labels=label)
     for peer in found:
         services.add_metric([peer.cluster], peer.services)
+        stale.add_metric([peer.cluster], peer.stale_services)
+        held.add_metric([peer.cluster], peer.held_services)
         again.add_metric([peer.cluster], peer.reconnects)
         if peer.lag_s is not None:
             lag.add_metric([peer.cluster], peer.lag_s)
@@ -210,7 +220,7 @@ def peers(found: list[Peer]) -> Iterator[Family]:
             heartbeat.add_metric([peer.cluster], peer.heartbeat_age_s)
         for reason, count in sorted(peer.refused.items()):
             refused.add_metric([peer.cluster, reason], count)
-    yield from (services, lag, heartbeat, refused, again)
+    yield from (services, stale, held, lag, heartbeat, refused, again)
 
 
 def figure(found: Figure) -> Family:

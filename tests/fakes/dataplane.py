@@ -25,6 +25,7 @@ from meshd.servers.introspection import (
     Peer,
     Program,
     Reconcile,
+    Removal,
     Sample,
 )
 from meshd.state import Mesh, PlanKey
@@ -43,6 +44,8 @@ class FakeDataplane:
         # None: no programs count them.
         self.drops: list[Drop] | None = None
         self.short_circuit = FakeShortCircuit()
+        # What stands of cluster cm-2, the only peer.
+        self.removals: list[Removal] = []
         self.rows = [
             MapRow({"number": number, "address": b"\x0a\x60\0\x01"}, {"weight": 2**63 + number})
             for number in range(1200)
@@ -80,13 +83,27 @@ class FakeDataplane:
                 )
             ],
             peers=lambda: [
-                Peer("cm-2", ("https://10.0.0.2:2379",), 5, 0.02, 1.5, {"wrong cluster": 2}, 1, "refused")
+                Peer(
+                    "cm-2",
+                    ("https://10.0.0.2:2379",),
+                    5,
+                    0.02,
+                    1.5,
+                    {"wrong cluster": 2},
+                    1,
+                    "refused",
+                    stale_services=len(self.removals),
+                    held_services=sum(one.held for one in self.removals),
+                    held_backends=sum(one.backends for one in self.removals if one.held),
+                    held_since_s=min((one.since_s for one in self.removals if one.held), default=None),
+                )
             ],
             reconcile=lambda: Reconcile(0.0, 4, 2),
             backends_in_use=self.backends_in_use,
             short_circuit=self.short_circuit,
             failover_plans=self.failover_plans,
             drops=lambda: self.drops,
+            confirm_removals=self.confirm_removals,
         )
 
     def failover_plans(self, name: ServiceName, loss: Loss) -> list[FailoverPlan]:
@@ -94,6 +111,13 @@ class FakeDataplane:
         with BpfObject.open() as bpf:
             made = layouts(bpf.btf)
         return failover_plans(Planner(made, "node-1", Held(made, {}), cluster="cm-1"), self.mesh, name, loss)
+
+    def confirm_removals(self, cluster: str) -> list[Removal] | None:
+        """As the agent's; only cm-2 is a peer."""
+        if cluster != "cm-2":
+            return None
+        gone, self.removals = self.removals, []
+        return gone
 
     def dump(self, name: str) -> Iterator[MapRow]:
         """The rows of map "slots"."""

@@ -83,6 +83,10 @@ class Peer(_message.Message):
     REFUSED_FIELD_NUMBER: _builtins.int
     RECONNECTS_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    STALE_SERVICES_FIELD_NUMBER: _builtins.int
+    HELD_SERVICES_FIELD_NUMBER: _builtins.int
+    HELD_BACKENDS_FIELD_NUMBER: _builtins.int
+    HELD_SINCE_FIELD_NUMBER: _builtins.int
     services: _builtins.int
     """Services we hold of it."""
     lag_seconds: _builtins.float
@@ -93,11 +97,22 @@ class Peer(_message.Message):
     """Connections begun again since the start."""
     last_error: _builtins.str
     """The last failure; empty: none since the start."""
+    stale_services: _builtins.int
+    """Services that nobody vouches for: all, while the cluster is out of reach; else those that stand although it does not
+    name them any more, `held` ones included.
+    """
+    held_services: _builtins.int
+    """Of these, the ones that were removed together with more than half of its backends while its nodes answered."""
+    held_backends: _builtins.int
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Records refused since the start, by reason."""
+
+    @_builtins.property
+    def held_since(self) -> _timestamp_pb2.Timestamp:
+        """Of the oldest of them; absent: none is held."""
 
     def __init__(
         self,
@@ -109,10 +124,14 @@ class Peer(_message.Message):
         refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         reconnects: _builtins.int = ...,
         last_error: _builtins.str = ...,
+        stale_services: _builtins.int = ...,
+        held_services: _builtins.int = ...,
+        held_backends: _builtins.int = ...,
+        held_since: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "heartbeat_age_seconds", b"heartbeat_age_seconds", "lag_seconds", b"lag_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "heartbeat_age_seconds", b"heartbeat_age_seconds", "held_since", b"held_since", "lag_seconds", b"lag_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "endpoints", b"endpoints", "heartbeat_age_seconds", b"heartbeat_age_seconds", "lag_seconds", b"lag_seconds", "last_error", b"last_error", "reconnects", b"reconnects", "refused", b"refused", "services", b"services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "endpoints", b"endpoints", "heartbeat_age_seconds", b"heartbeat_age_seconds", "held_backends", b"held_backends", "held_services", b"held_services", "held_since", b"held_since", "lag_seconds", b"lag_seconds", "last_error", b"last_error", "reconnects", b"reconnects", "refused", b"refused", "services", b"services", "stale_services", b"stale_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heartbeat_age_seconds: _TypeAlias = _typing.Literal["heartbeat_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__heartbeat_age_seconds: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds"]  # noqa: Y015
@@ -213,6 +232,87 @@ class GetClusterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClusterResponse: _TypeAlias = GetClusterResponse  # noqa: Y015
+
+@_typing.final
+class ConfirmRemovalsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmRemovalsRequest: _TypeAlias = ConfirmRemovalsRequest  # noqa: Y015
+
+@_typing.final
+class ConfirmedRemoval(_message.Message):
+    """A service of a remote cluster that stood, and does not any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    BACKENDS_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    service: _builtins.str
+    backends: _builtins.int
+    held: _builtins.bool
+    """Else nobody had vouched for its removal."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When it was removed there."""
+
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        service: _builtins.str = ...,
+        backends: _builtins.int = ...,
+        held: _builtins.bool = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backends", b"backends", "held", b"held", "namespace", b"namespace", "service", b"service", "since", b"since"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmedRemoval: _TypeAlias = ConfirmedRemoval  # noqa: Y015
+
+@_typing.final
+class ConfirmRemovalsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REMOVALS_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    @_builtins.property
+    def removals(self) -> _containers.RepeatedCompositeFieldContainer[Global___ConfirmedRemoval]:
+        """By name; none: nothing stood."""
+
+    def __init__(
+        self,
+        *,
+        removals: _abc.Iterable[Global___ConfirmedRemoval] | None = ...,
+        revision: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["removals", b"removals", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConfirmRemovalsResponse: _TypeAlias = ConfirmRemovalsResponse  # noqa: Y015
 
 @_typing.final
 class ListClustersRequest(_message.Message):

@@ -44,6 +44,11 @@ class ClusterServiceStub(object):
                 request_serializer=meshd_dot_v1_dot_cluster__pb2.ListClustersRequest.SerializeToString,
                 response_deserializer=meshd_dot_v1_dot_cluster__pb2.ListClustersResponse.FromString,
                 _registered_method=True)
+        self.ConfirmRemovals = channel.unary_unary(
+                '/meshd.v1.ClusterService/ConfirmRemovals',
+                request_serializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.FromString,
+                _registered_method=True)
         self.WatchClusters = channel.unary_stream(
                 '/meshd.v1.ClusterService/WatchClusters',
                 request_serializer=meshd_dot_v1_dot_cluster__pb2.WatchClustersRequest.SerializeToString,
@@ -68,6 +73,14 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ConfirmRemovals(self, request, context):
+        """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+        NOT_FOUND: it is no peer of this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchClusters(self, request, context):
         """See watch.proto. Changes of `state` are events; figures in `peer` are what they were when the event was sent.
         """
@@ -87,6 +100,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ListClusters,
                     request_deserializer=meshd_dot_v1_dot_cluster__pb2.ListClustersRequest.FromString,
                     response_serializer=meshd_dot_v1_dot_cluster__pb2.ListClustersResponse.SerializeToString,
+            ),
+            'ConfirmRemovals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ConfirmRemovals,
+                    request_deserializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.SerializeToString,
             ),
             'WatchClusters': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchClusters,
@@ -148,6 +166,33 @@ class ClusterService(object):
             '/meshd.v1.ClusterService/ListClusters',
             meshd_dot_v1_dot_cluster__pb2.ListClustersRequest.SerializeToString,
             meshd_dot_v1_dot_cluster__pb2.ListClustersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ConfirmRemovals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.ClusterService/ConfirmRemovals',
+            meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.SerializeToString,
+            meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.FromString,
             options,
             channel_credentials,
             insecure,

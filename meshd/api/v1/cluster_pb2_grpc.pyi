@@ -35,6 +35,10 @@ class ClusterServiceStub:
     """NOT_FOUND names what is not there."""
     ListClusters: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]
     """All clusters that any source names, by name."""
+    ConfirmRemovals: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmRemovalsRequest, _cluster_pb2.ConfirmRemovalsResponse]
+    """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+    NOT_FOUND: it is no peer of this node.
+    """
     WatchClusters: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]
     """See watch.proto. Changes of `state` are events; figures in `peer` are what they were when the event was sent."""
 
@@ -45,6 +49,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """NOT_FOUND names what is not there."""
     ListClusters: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ListClustersRequest, _cluster_pb2.ListClustersResponse]  # type: ignore[assignment]
     """All clusters that any source names, by name."""
+    ConfirmRemovals: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmRemovalsRequest, _cluster_pb2.ConfirmRemovalsResponse]  # type: ignore[assignment]
+    """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+    NOT_FOUND: it is no peer of this node.
+    """
     WatchClusters: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]  # type: ignore[assignment]
     """See watch.proto. Changes of `state` are events; figures in `peer` are what they were when the event was sent."""
 
@@ -64,6 +72,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ListClustersResponse, _abc.Awaitable[_cluster_pb2.ListClustersResponse]]:
         """All clusters that any source names, by name."""
+
+    @_abc_1.abstractmethod
+    def ConfirmRemovals(
+        self,
+        request: _cluster_pb2.ConfirmRemovalsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.ConfirmRemovalsResponse, _abc.Awaitable[_cluster_pb2.ConfirmRemovalsResponse]]:
+        """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+        NOT_FOUND: it is no peer of this node.
+        """
 
     @_abc_1.abstractmethod
     def WatchClusters(

@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from clustermesh import membership_cli
+from meshd.ctl.command_line import add_connection
 
 NAMESPACE = "meshd-system"
 LISTEN = "127.0.0.1:23793"
@@ -50,6 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 action="store_true",
                 help="Helm or kustomize makes the StatefulSet of etcd; write only what it needs",
             )
+    confirm = commands.add_parser(
+        "confirm",
+        help="let go on this node what a peer's etcd lost",
+        description="Let go, on the node of the agent, what a peer's etcd does not name any more and still stands there.",
+    )
+    # What says of a command that it does something itself.
+    confirm.set_defaults(do=None)
+    confirm.add_argument("cluster", metavar="CLUSTER")
+    add_connection(confirm, defaults=False)
     _add_etcd(commands.add_parser("etcd", help="what runs in the pods of the mesh's etcd"))
 
 
@@ -64,7 +74,6 @@ def _add_etcd(parser: argparse.ArgumentParser) -> None:
         )
 
     for each in (run_member, keep):
-        # What says of a command that it does something itself.
         each.set_defaults(do=None)
         node = os.environ.get("NODE_NAME", "")
         each.add_argument(
@@ -82,8 +91,10 @@ def _add_etcd(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """The exit status of what ``options`` ask for."""
     membership_cli.quiet_grpc()
-    if options.action == "etcd":
-        status: int = importlib.import_module("meshd.ctl.clustermesh.keeper").run(options)
+    if options.action == "confirm":
+        status: int = importlib.import_module("meshd.ctl.clustermesh.confirm").run(options)
+    elif options.action == "etcd":
+        status = importlib.import_module("meshd.ctl.clustermesh.keeper").run(options)
     elif options.kubernetes or options.kubeconfig or options.context:
         status = importlib.import_module("meshd.ctl.clustermesh.actions").run(options)
     else:

@@ -14,7 +14,7 @@ from meshd.model.cluster import OWN_NODE
 from meshd.servers.control.callers import Context, current_caller
 from meshd.servers.control.outcome import until_settled
 from meshd.servers.control.pages import page
-from meshd.servers.control.replies import Replies
+from meshd.servers.control.replies import Replies, timestamp
 from meshd.servers.control.watch import Watch
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh, PlanKey
@@ -130,6 +130,34 @@ class Clusters(cluster_pb2_grpc.ClusterServiceServicer):
         return cluster_pb2.ListClustersResponse(
             clusters=[replies.cluster(cluster) for cluster in found if cluster is not None],
             next_page_token=token,
+            revision=self.mesh.revision,
+        )
+
+    async def ConfirmRemovals(
+        self, request: cluster_pb2.ConfirmRemovalsRequest, context: Context
+    ) -> cluster_pb2.ConfirmRemovalsResponse:
+        gone = self.introspection.confirm_removals(request.name)
+        if gone is None:
+            raise UnknownObject(f"peer {request.name}")
+        caller = current_caller()
+        log.info(
+            "removals confirmed",
+            cluster=request.name,
+            services=len(gone),
+            caller=caller.name,
+            role=caller.role.name.lower(),
+        )
+        return cluster_pb2.ConfirmRemovalsResponse(
+            removals=[
+                cluster_pb2.ConfirmedRemoval(
+                    namespace=one.service.namespace,
+                    service=one.service.name,
+                    backends=one.backends,
+                    held=one.held,
+                    since=timestamp(one.since_s),
+                )
+                for one in sorted(gone, key=lambda one: one.service)
+            ],
             revision=self.mesh.revision,
         )
 

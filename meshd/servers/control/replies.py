@@ -139,7 +139,7 @@ class Replies:
             cluster=part.cluster,
             source=part.source,
             slice=part.name,
-            stale=part.source in self._stale,
+            stale=part.source in self._stale or part.stale_since_s > 0,
             revision=revision,
         )
 
@@ -193,7 +193,18 @@ def peer_message(peer: Peer) -> cluster_pb2.Peer:
         refused=peer.refused,
         reconnects=peer.reconnects,
         last_error=peer.last_error,
+        stale_services=peer.stale_services,
+        held_services=peer.held_services,
+        held_backends=peer.held_backends,
+        held_since=None if peer.held_since_s is None else timestamp(peer.held_since_s),
     )
+
+
+def timestamp(when_s: float) -> Timestamp:
+    """Unix time as a message."""
+    made = Timestamp()
+    made.FromNanoseconds(int(when_s * 1e9))
+    return made
 
 
 def map_message(value: KernelMap) -> map_pb2.Map:

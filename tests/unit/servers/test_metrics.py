@@ -83,6 +83,8 @@ async def test_a_scraper_reads_what_the_mesh_and_the_dataplane_say_now() -> None
         of("meshd_cluster_state", cluster="cm-2", state="stale"): 1,
         of("meshd_cluster_state", cluster="cm-2", state="synced"): 0,
         of("meshd_cluster_lag_seconds", cluster="cm-2"): 0.02,
+        of("meshd_cluster_stale_services", cluster="cm-2"): 0,
+        of("meshd_cluster_held_services", cluster="cm-2"): 0,
         of("meshd_cluster_refused_records_total", cluster="cm-2", reason="wrong cluster"): 2,
         of("meshd_sockets_destroyed_total", service="default/web"): 3,
     }
