@@ -19,6 +19,7 @@ FILE holds one or more documents, YAML or JSON, each a meshd.v1.Service (proto/m
     failover: local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1 capacity 40, any
     minHealthyPercent: 70      # of a rung; below, the next one takes a part
     rampSeconds: 60            # for so long the share of a cluster grows that serves again
+    onStale: DEPRIORITISE      # KEEP, DEPRIORITISE, DROP
     affinityTimeoutSeconds: 0  # more: a client keeps its backend for so long
 
 A document that is wrong is refused alone; the others are applied.
@@ -81,6 +82,11 @@ def add_services(commands: Commands) -> None:
         default=0,
         metavar="SECONDS",
         help="a cluster that is back gets its share in so long",
+    )
+    apply.add_argument(
+        "--on-stale",
+        choices=("keep", "deprioritise", "drop"),
+        help="what becomes of stale backends of other clusters (default: the agent's configuration)",
     )
     apply.add_argument("--session-affinity", type=count, default=0, metavar="SECONDS", help="0: none")
     apply.add_argument("--internal-local", action="store_true", help="only backends on the same node serve")

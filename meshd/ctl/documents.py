@@ -16,7 +16,7 @@ from meshd.ctl.errors import CtlError
 M = TypeVar("M", bound=Message)
 
 # Enums may be written without the prefix that protobuf wants: TCP for PROTOCOL_TCP.
-PREFIXES = {"protocol": "PROTOCOL_", "affinity": "AFFINITY_"}
+PREFIXES = {"protocol": "PROTOCOL_", "affinity": "AFFINITY_", "onStale": "ON_STALE_"}
 
 # What only the agent says: files may hold it, for they may come from `get -o yaml`.
 OUTPUT_ONLY = ("source", "status", "slice", "stale", "revision")

@@ -58,6 +58,34 @@ AFFINITY_LOCAL: Affinity.ValueType  # 2
 AFFINITY_REMOTE: Affinity.ValueType  # 3
 Global___Affinity: _TypeAlias = Affinity  # noqa: Y015
 
+class _OnStale:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnStaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnStale.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_STALE_UNSPECIFIED: _OnStale.ValueType  # 0
+    """What the agent's configuration says."""
+    ON_STALE_KEEP: _OnStale.ValueType  # 1
+    ON_STALE_DEPRIORITISE: _OnStale.ValueType  # 2
+    """Others first, and these if there are none."""
+    ON_STALE_DROP: _OnStale.ValueType  # 3
+    """Never, also if there are none."""
+
+class OnStale(_OnStale, metaclass=_OnStaleEnumTypeWrapper):
+    """An address and port that clients dial.
+    What becomes of backends of other clusters that nobody has vouched for for too long; for new connections only.
+    """
+
+ON_STALE_UNSPECIFIED: OnStale.ValueType  # 0
+"""What the agent's configuration says."""
+ON_STALE_KEEP: OnStale.ValueType  # 1
+ON_STALE_DEPRIORITISE: OnStale.ValueType  # 2
+"""Others first, and these if there are none."""
+ON_STALE_DROP: OnStale.ValueType  # 3
+"""Never, also if there are none."""
+Global___OnStale: _TypeAlias = OnStale  # noqa: Y015
+
 class _Programmed:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -90,8 +118,6 @@ Global___Programmed: _TypeAlias = Programmed  # noqa: Y015
 
 @_typing.final
 class Frontend(_message.Message):
-    """An address and port that clients dial."""
-
     DESCRIPTOR: _descriptor.Descriptor
 
     ADDRESS_FIELD_NUMBER: _builtins.int
@@ -141,6 +167,7 @@ class Service(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     MIN_HEALTHY_PERCENT_FIELD_NUMBER: _builtins.int
     RAMP_SECONDS_FIELD_NUMBER: _builtins.int
+    ON_STALE_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     affinity_timeout_seconds: _builtins.int
@@ -167,6 +194,7 @@ class Service(_message.Message):
     """
     ramp_seconds: _builtins.int
     """For so long the share of a cluster grows that serves again; 0: it has it at once. At most 86400."""
+    on_stale: Global___OnStale.ValueType
     @_builtins.property
     def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frontend]: ...
     @_builtins.property
@@ -195,10 +223,11 @@ class Service(_message.Message):
         failover: _builtins.str = ...,
         min_healthy_percent: _builtins.int | None = ...,
         ramp_seconds: _builtins.int = ...,
+        on_stale: Global___OnStale.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "global", b"global", "min_healthy_percent", b"min_healthy_percent", "shared", b"shared", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "publish_not_ready", b"publish_not_ready", "ramp_seconds", b"ramp_seconds", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "on_stale", b"on_stale", "publish_not_ready", b"publish_not_ready", "ramp_seconds", b"ramp_seconds", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__global: _TypeAlias = _typing.Literal["global"]  # noqa: Y015
     _WhichOneofArgType__global: _TypeAlias = _typing.Literal["_global", b"_global"]  # noqa: Y015

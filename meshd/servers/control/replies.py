@@ -16,6 +16,7 @@ from meshd.model import (
     Frontend,
     Node,
     NodeState,
+    OnStale,
     Protocol,
     Reachability,
     Service,
@@ -31,6 +32,12 @@ AFFINITIES = {
     Affinity.NONE: service_pb2.AFFINITY_NONE,
     Affinity.LOCAL: service_pb2.AFFINITY_LOCAL,
     Affinity.REMOTE: service_pb2.AFFINITY_REMOTE,
+}
+ON_STALE = {
+    None: service_pb2.ON_STALE_UNSPECIFIED,
+    OnStale.KEEP: service_pb2.ON_STALE_KEEP,
+    OnStale.DEPRIORITISE: service_pb2.ON_STALE_DEPRIORITISE,
+    OnStale.DROP: service_pb2.ON_STALE_DROP,
 }
 NODE_STATES = {
     NodeState.FRESH: node_pb2.NODE_STATE_FRESH,
@@ -81,6 +88,7 @@ class Replies:
             min_healthy_percent=value.min_healthy_percent,
             ramp_seconds=value.ramp_s,
             close_tcp=value.close_tcp,
+            on_stale=ON_STALE[value.on_stale],
             source=value.source,
             status=self.service_status(value),
         )

@@ -15,6 +15,7 @@ from meshd.model import (
     BackendPort,
     BackendSlice,
     Frontend,
+    OnStale,
     Protocol,
     Service,
     ServiceName,
@@ -43,6 +44,13 @@ AFFINITIES = {
     service_pb2.AFFINITY_NONE: Affinity.NONE,
     service_pb2.AFFINITY_LOCAL: Affinity.LOCAL,
     service_pb2.AFFINITY_REMOTE: Affinity.REMOTE,
+}
+
+ON_STALE = {
+    service_pb2.ON_STALE_UNSPECIFIED: None,
+    service_pb2.ON_STALE_KEEP: OnStale.KEEP,
+    service_pb2.ON_STALE_DEPRIORITISE: OnStale.DEPRIORITISE,
+    service_pb2.ON_STALE_DROP: OnStale.DROP,
 }
 
 
@@ -98,6 +106,8 @@ def service_from(message: service_pb2.Service) -> Service:
         faults.add("service.min_healthy_percent", "above 100")
     if message.ramp_seconds > RAMP_MAX_S:
         faults.add("service.ramp_seconds", f"above {RAMP_MAX_S}")
+    if message.on_stale not in ON_STALE:
+        faults.add("service.on_stale", f"unknown value {message.on_stale}")
     faults.check()
     return Service(
         name,
@@ -113,6 +123,7 @@ def service_from(message: service_pb2.Service) -> Service:
         min_healthy_percent=message.min_healthy_percent if message.HasField("min_healthy_percent") else None,
         ramp_s=message.ramp_seconds,
         close_tcp=message.close_tcp,
+        on_stale=ON_STALE[message.on_stale],
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from meshd.errors import MapFull
+from meshd.model import OnStale
 from meshd.state import PlanKey
 from tests.fakes.agent import serving
 from tests.unit.ctl.running import FLAGS, Done, meshctl
@@ -55,8 +56,11 @@ async def test_a_service_and_its_backends_are_applied_listed_and_deleted(tmp_pat
 
 async def test_what_get_prints_can_be_applied_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
-        await meshctl(agent, *FLAGS, "--global", "--session-affinity", "30", "--close-tcp")
+        await meshctl(
+            agent, *FLAGS, "--global", "--session-affinity", "30", "--close-tcp", "--on-stale", "drop"
+        )
         before = list(agent.mesh.services.values())
+        assert before[0].on_stale is OnStale.DROP
         for form in ("yaml", "json"):
             printed = (await meshctl(agent, "service", "get", "web", "-o", form)).out
             await meshctl(agent, "service", "delete", "web")

@@ -249,6 +249,7 @@ def frontend(**changed: object) -> service_pb2.Frontend:
         (web(frontends=[frontend(), frontend(address="::ffff:10.96.0.1")]), "service.frontends[1]"),
         (web(affinity_timeout_seconds=86401), "service.affinity_timeout_seconds"),
         (web(affinity=17), "service.affinity"),
+        (web(on_stale=17), "service.on_stale"),
     ],
 )
 async def test_a_service_that_is_wrong_is_refused_by_field(
