@@ -118,9 +118,9 @@ class Term:
                 # Only now is it known what a predecessor left in vain.
                 complete = True
                 taken |= {key for key in self._held if self._is_record(key)}
-            await self._write(sorted(taken))
+            await self._write(sorted(taken), complete=complete)
             self._desired.named_deletes.difference_update(taken - self._held.keys())
-            if self._desired.complete:
+            if complete:
                 await self._write([keys.canary(self._cluster, name) for name in self._forms])
             await self._desired.written(generation)
             await self._desired.changed.wait()
@@ -148,13 +148,14 @@ class Term:
             for key in batch:
                 self._held[key] = Held(self._held[key].value, leases[key])
 
-    async def _write(self, candidates: list[str]) -> None:
-        """Put, then delete, what differs among ``candidates``."""
+    async def _write(self, candidates: list[str], *, complete: bool = False) -> None:
+        """Put, then delete, what differs among ``candidates``, if what is desired now is ``complete``: it may become so
+        while this waits for etcd, with more than is seen here."""
         desired = self._wanted(candidates)
         for batch in batches(to_put(desired, self._held, candidates, self._pool.ids), desired):
             await self._apply(batch, desired)
         records = [key for key in candidates if self._is_record(key)]
-        named, complete = self._desired.named_deletes, self._desired.complete
+        named = self._desired.named_deletes
         for batch in batches(to_delete(desired, self._held, records, complete=complete, named=named), {}):
             await self._apply(batch, desired)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_address
@@ -16,6 +16,7 @@ import pytest
 from clustermesh import keys
 from clustermesh.errors import InvalidRecord, OptionsError
 from clustermesh.kv import Kv
+from clustermesh.operations import Compare, Operation, Put, TxnResult
 from clustermesh.own_keys import OwnKeys
 from clustermesh.publisher import Publisher, PublisherOptions
 from clustermesh.records import ClusterConfig, ClusterService, Port, encode_config, encode_service
@@ -114,6 +115,52 @@ async def test_until_the_set_is_complete_there_is_no_canary_and_nothing_is_delet
         await publisher.settled()
         assert await stored(kv) == wanted(services(3))
         assert await kv.get(keys.canary("cm-1", "services")) is not None
+
+
+class InterruptedKv(Kv):
+    """Says when the first service is written, before whoever writes goes on."""
+
+    on_service: Callable[[], object] | None = None
+
+    async def txn(
+        self,
+        compare: Sequence[Compare],
+        success: Sequence[Operation],
+        failure: Sequence[Operation] = (),
+        *,
+        repeatable: bool = False,
+    ) -> TxnResult:
+        done = await super().txn(compare, success, failure, repeatable=repeatable)
+        told = self.on_service
+        if told is not None and any(
+            isinstance(each, Put) and each.value and each.key.startswith(PREFIX) for each in success
+        ):
+            self.on_service = None
+            told()
+        return done
+
+
+async def test_a_set_that_becomes_complete_amid_a_write_deletes_nothing_that_is_in_it(
+    etcd: EtcdProcess, kv: Kv
+) -> None:
+    predecessors = [service("of-old"), service("kept")]
+    for one in predecessors:
+        await kv.put(keys.service("cm-1", "ns", one.name), encode_service(one))
+    start = (await kv.list("cilium/")).revision
+    now = [service("kept", "10.0.0.2"), service("new")]
+    canary = keys.canary("cm-1", "services")
+    async with InterruptedKv([etcd.endpoint]) as interrupted:
+        publisher = Publisher(interrupted, "cm-1", CONFIG)
+        publisher.set_services(now[1:], complete=False)
+        interrupted.on_service = lambda: bool(publisher.set_services(now))
+        async with running(publisher):
+            seen = await changes_until(kv, start, lambda change: change.key == canary)
+            await publisher.settled()
+    assert await stored(kv) == wanted(now)
+    assert [change.key for change in seen if change.value is None] == [keys.service("cm-1", "ns", "of-old")]
+    # The canary says that everything is there.
+    told = {change.key: change.value for change in seen}
+    assert {key: told[key] for key in wanted(now)} == wanted(now)
 
 
 async def test_a_service_taken_back_by_name_goes_also_before_the_set_is_complete(kv: Kv) -> None:
