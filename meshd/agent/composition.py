@@ -22,6 +22,7 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
+from meshd.agent.failover_figures import failover_figures
 from meshd.agent.failover_view import FailoverView
 from meshd.agent.introspect import DataplaneView, build, problems
 from meshd.agent.kubernetes_node import KubernetesNode, configured
@@ -32,7 +33,10 @@ from meshd.agent.pod_network_view import PodNetworkView, traffic_control
 from meshd.agent.remote_view import confirm_removals, peers, removal_problems
 from meshd.agent.short_circuit_view import ShortCircuitView
 from meshd.config import Config
+from meshd.dataplane import failover_record
 from meshd.dataplane.dataplane import Dataplane
+from meshd.dataplane.failover_history import FailoverHistory
+from meshd.dataplane.failover_record import FailoverRecord
 from meshd.dataplane.opening import left_out, open_object
 from meshd.dataplane.pod_network.device_watch import DeviceWatch
 from meshd.dataplane.pod_network.expire import expirer_of
@@ -109,13 +113,16 @@ class Agent:
             if not (subtree / "cgroup.procs").exists():
                 raise ConfigError(f"{subtree} is no cgroup v2 directory: make it, or name another (cgroup)")
             tune_collector()
-            dataplane = self._open(found)
+            # Before anything is restored: it looks at every outage.
+            past = failover_record.load(config.state_dir)
+            history = FailoverHistory(self._mesh, config.cluster_name, past)
+            dataplane = self._open(found, history)
             with contextlib.closing(dataplane):
                 changes, snapshots = self._restore(dataplane)
                 dataplane.attach(subtree)
-                await self._serve(dataplane, found, changes, snapshots)
+                await self._serve(dataplane, found, changes, snapshots, history)
 
-    def _open(self, found: Sequence[Feature]) -> Dataplane:
+    def _open(self, found: Sequence[Feature], history: FailoverHistory) -> Dataplane:
         missing = {feature.name for feature in found if not feature.present}
         without = left_out(missing)
         for feature in found:
@@ -131,7 +138,7 @@ class Agent:
             left_out=sorted(without),
             rows_found=reused,
         )
-        return Dataplane(self._config, self._mesh, opened)
+        return Dataplane(self._config, self._mesh, opened, history.written)
 
     def _restore(self, dataplane: Dataplane) -> tuple[Changes, Snapshots]:
         """What was in force before this start, as far as it is configured still."""
@@ -173,7 +180,12 @@ class Agent:
         return asks and config.clustermesh.peers is not None
 
     async def _serve(
-        self, dataplane: Dataplane, found: Sequence[Feature], changes: Changes, snapshots: Snapshots
+        self,
+        dataplane: Dataplane,
+        found: Sequence[Feature],
+        changes: Changes,
+        snapshots: Snapshots,
+        history: FailoverHistory,
     ) -> None:
         config = self._config
         limit = config.clustermesh.max_connected_clusters
@@ -219,6 +231,7 @@ class Agent:
                 *pod_network.figures(),
                 *short_circuits.figures(),
                 *failover.figures(),
+                *failover_figures(history),
                 *node_figures(self._mesh, nodes),
                 *(probe_figures(probes) if probes is not None else ()),
                 *certificate_figures(config),
@@ -231,6 +244,7 @@ class Agent:
             backends_in_use=view.backends_in_use,
             short_circuit=short_circuits,
             failover_plans=failover.plans,
+            failovers=lambda: history.failovers,
             drops=pod_network.drops,
             routing=lambda node: routing(ways, probes, node),
             problems=lambda: [
@@ -246,8 +260,10 @@ class Agent:
                 *(node.problems() if node is not None else ()),
             ],
         )
+        connections = dataplane.opened.loaded.maps["connections"]
         parts: list[Component | None] = [
             dataplane,
+            FailoverRecord(self._mesh, history, config.state_dir, dataplane.layouts, connections),
             snapshots,
             ControlServer(config, self._mesh, changes, introspection),
             remotes,

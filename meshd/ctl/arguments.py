@@ -31,6 +31,12 @@ capacity of a target leaves (below 0: it has more).
 """
 
 
+FAILOVER_HISTORY = """\
+DETECTION is the time from a node's last answer to the finding that it is silent, SWITCH from the finding until the kernel
+held the change (the longest of all services), LEFT OPEN how many sockets were then still open to pods of the silent nodes.
+"""
+
+
 def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     """The parser; of EXTRAS those named in ``extras`` with their own arguments, the others by name only."""
     parser = argparse.ArgumentParser(
@@ -127,6 +133,13 @@ def add_failover(commands: Commands) -> None:
     part = plan.add_mutually_exclusive_group()
     part.add_argument("--node", default="", help="only this node of it")
     part.add_argument("--zone", default="", help="only this zone of it")
+    add_command(
+        actions,
+        "history",
+        "failover:history",
+        "which failovers this node remembers, the newest first",
+        epilog=FAILOVER_HISTORY,
+    )
 
 
 def add_cni(commands: Commands) -> None:

@@ -1,20 +1,107 @@
-"""``meshctl failover``: who would take over."""
+"""``meshctl failover``: who would take over, and who did."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 import grpc
 
 from meshd.api.v1 import failover_pb2
 from meshd.api.v1.failover_pb2_grpc import FailoverServiceStub
-from meshd.ctl.columns import endpoint
+from meshd.ctl.columns import endpoint, word
 from meshd.ctl.connection import connected
 from meshd.ctl.lists import pages
-from meshd.ctl.output import as_dict, print_table, show_object
+from meshd.ctl.output import Column, as_dict, print_table, show, show_object
 
 TITLES = ("SERVICE", "CLUSTER", "SHARE", "BACKENDS", "EACH", "HEADROOM")
+
+
+def history(options: argparse.Namespace) -> int:
+    """``failover history``"""
+    with connected(options) as channel:
+        request = failover_pb2.ListFailoversRequest()
+        found = FailoverServiceStub(channel).ListFailovers(request, timeout=options.timeout).failovers
+    if not found and options.output == "table":
+        print("no failovers are remembered on this node")
+        return 0
+    show("failovers", found, HISTORY, options.output)
+    return 0
+
+
+def lost(one: failover_pb2.Failover) -> str:
+    """The cluster, and which of its nodes; of many the first."""
+    if not one.nodes:
+        return one.cluster
+    return f"{one.cluster}/{one.nodes[0]}{f' +{len(one.nodes) - 1}' if len(one.nodes) > 1 else ''}"
+
+
+def moved(one: failover_pb2.Failover) -> str:
+    """The services; of many the first."""
+    if not one.moves:
+        return "-"
+    first = one.moves[0]
+    return f"{first.namespace}/{first.service}{f' +{one.moved - 1}' if one.moved > 1 else ''}"
+
+
+def taken_over(one: failover_pb2.Failover) -> str:
+    """The clusters that have more since."""
+    if not one.moves:
+        return "-"
+    grown = {
+        name
+        for move in one.moves
+        for name, share in move.after.items()
+        if share > move.before.get(name, 0.0) + LEAST_SHARE
+    }
+    return ",".join(sorted(grown)) or "nobody"
+
+
+def shifted(one: failover_pb2.Failover) -> str:
+    """The shares of the first service, before and after."""
+    return f"{shares(one.moves[0].before)} -> {shares(one.moves[0].after)}" if one.moves else "-"
+
+
+def shares(found: Mapping[str, float]) -> str:
+    """``cm-1=67%,cm-2=33%``."""
+    return ",".join(f"{name}={share:.0%}" for name, share in sorted(found.items())) or "nobody"
+
+
+def duration(one: failover_pb2.Failover) -> str:
+    """For how long it went on."""
+    if not one.HasField("ended"):
+        return "goes on"
+    return f"{(one.ended.ToNanoseconds() - one.found.ToNanoseconds()) / 1e9:.0f}s"
+
+
+def milliseconds(seconds: float, *, known: bool) -> str:
+    """``612 ms``"""
+    return f"{seconds * 1000:.0f} ms" if known else "-"
+
+
+def moment(one: failover_pb2.Failover) -> str:
+    """``2026-03-01T12:00:00Z``"""
+    return f"{datetime.fromtimestamp(one.found.seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+# Shares are sums of floats.
+LEAST_SHARE = 1e-6
+
+HISTORY: tuple[Column[failover_pb2.Failover], ...] = (
+    Column("FOUND", moment),
+    Column("LOST", lost),
+    Column("CAUSE", lambda one: word(failover_pb2.FailoverCause.Name(one.cause), "FAILOVER_CAUSE_")),
+    Column(
+        "DETECTION", lambda one: milliseconds(one.detection_seconds, known=one.HasField("detection_seconds"))
+    ),
+    Column("SWITCH", lambda one: milliseconds(one.switch_seconds, known=one.HasField("switch_seconds"))),
+    Column("SERVICES", moved),
+    Column("TAKEN OVER BY", taken_over),
+    Column("LEFT OPEN", lambda one: str(one.connections) if one.HasField("connections") else "-"),
+    Column("LASTED", duration),
+    Column("SHARES", shifted, wide=True),
+)
 
 
 def plan(options: argparse.Namespace) -> int:

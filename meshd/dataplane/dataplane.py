@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -41,9 +41,18 @@ log = structlog.get_logger(__name__)
 
 
 class Dataplane:
-    """Built from an opened object; `attach` puts the hooks on, `run` keeps maps and hooks as the mesh wants them."""
+    """Built from an opened object; `attach` puts the hooks on, `run` keeps maps and hooks as the mesh wants them.
 
-    def __init__(self, config: Config, mesh: Mesh, opened: Opened) -> None:
+    ``written`` hears of every plan that the kernel holds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        opened: Opened,
+        written: Callable[[PlanKey, Plan], None] = lambda _key, _plan: None,
+    ) -> None:
         self._config = config
         self._mesh = mesh
         self.cgroup: Path | None = None
@@ -87,7 +96,7 @@ class Dataplane:
         ]
         writer = Writer(self.maps, order, self.delta, self.retired, self.generations)
         self._writer = writer
-        self.reconciler = Reconciler(mesh, self.delta, writer, self.plan, self._lost)
+        self.reconciler = Reconciler(mesh, self.delta, writer, self.plan, self._lost, written)
         self.closer = SocketCloser(
             opened.layouts,
             opened.loaded.maps["connections"],

@@ -80,7 +80,7 @@ def merged(plans: list[Plan]) -> Plan:
     """One plan from those of several features, none of which writes another's maps."""
     if len(plans) == 1:
         return plans[0]
-    made = Plan({})
+    made = Plan({}, takers=next((plan.takers for plan in plans if plan.takers is not None), None))
     for plan in plans:
         made.rows.update(plan.rows)
         made.served.update(plan.served)

@@ -48,7 +48,7 @@ class Turn:
 
 class Reconciler:
     """``plan`` is called for every changed key; ``closing`` hears of packed frontends that lost somebody who
-    served, with who served before."""
+    served, with who served before; ``written`` of every plan that the kernel holds now."""
 
     def __init__(
         self,
@@ -57,6 +57,7 @@ class Reconciler:
         writer: Writer,
         plan: PlanOne,
         closing: Callable[[Mapping[bytes, ServedFrontend]], None],
+        written: Callable[[PlanKey, Plan], None] = lambda _key, _plan: None,
     ) -> None:
         self._mesh = mesh
         self._delta = delta
@@ -65,6 +66,7 @@ class Reconciler:
         self._retired.tell(self.room_made)
         self._plan = plan
         self._closing = closing
+        self._written = written
         self._queue: dict[PlanKey, None] = {}
         self._blocked = Blocked()
         # Waiting for retired rows to go, and not reported as failed.
@@ -123,6 +125,7 @@ class Reconciler:
             if key not in failed:
                 self._delta.settled(key)
                 self._serve(key, plan)
+                self._written(key, plan)
         for key, error in turn.outcomes.items():
             self._report(key, error)
         if any(writes.deletes for _, writes in turn.staged.values()):

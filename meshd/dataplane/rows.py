@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 # map name -> packed key -> packed value
 Rows = dict[str, dict[bytes, bytes]]
@@ -20,9 +22,26 @@ class ServedFrontend:
     close_tcp: bool
 
 
+class Takers(NamedTuple):
+    """Which clusters take the new connections to a service, by what was chosen for it.
+
+    ``shares``: cluster -> 0 to 1, the mean of the frontends that have a backend. ``usable``: clusters with a backend that
+    serves and is within reach, chosen or not. ``silent``: cluster -> how many of its backends are out of reach.
+    ``stale``: clusters with backends that the service drops because nobody vouches for them.
+    """
+
+    shares: Mapping[str, float]
+    usable: frozenset[str]
+    silent: Mapping[str, int]
+    stale: frozenset[str]
+    is_global: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``served``: packed frontend -> who serves it; absent for features that translate nothing."""
+    """``served``: packed frontend -> who serves it; absent for features that translate nothing. ``takers``: of a service
+    that is there; else None."""
 
     rows: Rows
     served: dict[bytes, ServedFrontend] = field(default_factory=dict)
+    takers: Takers | None = None

@@ -7,7 +7,7 @@ layouts.list_number).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from meshd.dataplane.alias import alias_slots
@@ -28,10 +28,11 @@ from meshd.dataplane.layouts import (
     source_number,
 )
 from meshd.dataplane.out_of_reach import OutOfReach
-from meshd.dataplane.ramp import Return, choose_with_returns
+from meshd.dataplane.ramp import choose_with_returns
 from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
 from meshd.dataplane.staleness import Staleness
+from meshd.dataplane.takers import takers
 from meshd.model import (
     Address,
     Backend,
@@ -79,13 +80,16 @@ class Planner:
             self.returns.forget(name)
             return Plan({})
         rows: Rows = {"members": {}, "slots": {}, "frontends": {}}
-        served = {}
+        served, all_chosen = {}, []
         place, all_able = self.place(mesh), list(self.able(mesh, service))
         returns = self.returns.look(service, all_able, place)
         for able in all_able:
-            key, backends = self._frontend(service, able, place, returns, rows)
+            wanted = choose_with_returns(service, able.candidates, place, returns, external=able.external)
+            key, backends = self._frontend(service, able, wanted, rows)
             served[key] = ServedFrontend(str(name), backends, service.close_tcp)
-        return Plan(rows, served)
+            all_chosen.append(wanted)
+        is_global = sharing.is_global(mesh, service)
+        return Plan(rows, served, takers(service, all_able, all_chosen, place, is_global=is_global))
 
     def able(self, mesh: Mesh, service: Service) -> Iterator[Able]:
         """Each frontend of ``service`` that is answered here, with all backends that could be chosen for it."""
@@ -143,12 +147,11 @@ class Planner:
         )
 
     def _frontend(
-        self, service: Service, able: Able, place: Place, returns: Sequence[Return], rows: Rows
+        self, service: Service, able: Able, wanted: Iterable[Candidate], rows: Rows
     ) -> tuple[bytes, tuple[bytes, ...]]:
         """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
         frontend, external, candidates = able
         endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
-        wanted = choose_with_returns(service, candidates, place, returns, external=external)
         chosen = distinct(wanted, frontend)
         wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
         number = self._list(endpoint, chosen, rows, wants_members)

@@ -19,13 +19,17 @@ class Reachability(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """Of node ``node`` of ``cluster``, while it is down. ``since_s``: Unix time. ``reason``: how that is known."""
+    """Of node ``node`` of ``cluster``, while it is down. ``since_s``: Unix time. ``reason``: how that is known.
+
+    ``silent_s``: how long it had not answered by then; 0: not known.
+    """
 
     cluster: str
     node: str
     since_s: float
     reason: str
     source: str = PROBES
+    silent_s: float = 0.0
 
     @property
     def key(self) -> tuple[str, str, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from meshd.model import Node, ServiceName
+from meshd.model.failover_history import Failover
 from meshd.model.failover_plan import FailoverPlan, Loss
 from meshd.servers.short_circuit import ShortCircuit
 
@@ -166,6 +167,7 @@ class Introspection:
     ``dump`` raises UnknownObject where there is no such map. ``backends_in_use`` counts the distinct backends that a new
     connection to the service could be given now. ``problems``: sentences about what sources said and cannot be used.
     ``failover_plans``: what a loss would do to one service, as seen from this node; none: it has no backend there.
+    ``failovers``: those that are remembered, the oldest first.
     ``drops``: every reason and direction; None: no programs carry pods' packets here. ``confirm_removals`` lets go what of a
     remote cluster stands although it does not name it; None: there is no such peer.
     """
@@ -181,6 +183,7 @@ class Introspection:
     backends_in_use: Callable[[ServiceName], int]
     short_circuit: ShortCircuit
     failover_plans: Callable[[ServiceName, Loss], Sequence[FailoverPlan]]
+    failovers: Callable[[], Sequence[Failover]] = tuple
     problems: Callable[[], Sequence[str]] = tuple
     routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None

@@ -84,6 +84,11 @@ class Outcomes:
         """Whether a change of ``key`` waits for the kernel."""
         return key in self._pending
 
+    def pending_s(self, key: PlanKey) -> float:
+        """For how long the oldest change of ``key`` has been waiting for the kernel; 0: none does."""
+        since_s = self._since_s.get(key)
+        return max(time.monotonic() - since_s, 0.0) if since_s is not None else 0.0
+
     @property
     def waiting_since_s(self) -> float | None:
         """Monotonic time since when the oldest change waits for the kernel; None: nothing does."""

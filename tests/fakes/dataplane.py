@@ -13,6 +13,7 @@ from meshd.dataplane.socket_lb import Planner
 from meshd.errors import UnknownObject
 from meshd.kernel.object import BpfObject
 from meshd.model import ServiceName
+from meshd.model.failover_history import Failover
 from meshd.model.failover_plan import FailoverPlan, Loss
 from meshd.servers.introspection import (
     Build,
@@ -43,6 +44,7 @@ class FakeDataplane:
         self.seen: list[PlanKey] = []
         # None: no programs count them.
         self.drops: list[Drop] | None = None
+        self.failovers: list[Failover] = []
         self.short_circuit = FakeShortCircuit()
         # What stands of cluster cm-2, the only peer.
         self.removals: list[Removal] = []
@@ -102,6 +104,7 @@ class FakeDataplane:
             backends_in_use=self.backends_in_use,
             short_circuit=self.short_circuit,
             failover_plans=self.failover_plans,
+            failovers=lambda: self.failovers,
             drops=lambda: self.drops,
             confirm_removals=self.confirm_removals,
         )

@@ -6,7 +6,9 @@ Whose backends take a service's traffic when others cannot."""
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from meshd.api.v1 import service_pb2 as _service_pb2
 import builtins as _builtins
 import sys
@@ -18,6 +20,36 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _FailoverCause:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailoverCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailoverCause.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILOVER_CAUSE_UNSPECIFIED: _FailoverCause.ValueType  # 0
+    FAILOVER_CAUSE_SILENT: _FailoverCause.ValueType  # 1
+    """Nodes of the cluster do not answer probes."""
+    FAILOVER_CAUSE_WITHDRAWN: _FailoverCause.ValueType  # 2
+    """The cluster's own word: it names no backend any more that serves."""
+    FAILOVER_CAUSE_LEFT: _FailoverCause.ValueType  # 3
+    """The cluster is no longer one of the mesh's."""
+    FAILOVER_CAUSE_STALE: _FailoverCause.ValueType  # 4
+    """Nobody vouched for its backends for too long, and the service drops such."""
+
+class FailoverCause(_FailoverCause, metaclass=_FailoverCauseEnumTypeWrapper):
+    """How it is known that backends cannot serve."""
+
+FAILOVER_CAUSE_UNSPECIFIED: FailoverCause.ValueType  # 0
+FAILOVER_CAUSE_SILENT: FailoverCause.ValueType  # 1
+"""Nodes of the cluster do not answer probes."""
+FAILOVER_CAUSE_WITHDRAWN: FailoverCause.ValueType  # 2
+"""The cluster's own word: it names no backend any more that serves."""
+FAILOVER_CAUSE_LEFT: FailoverCause.ValueType  # 3
+"""The cluster is no longer one of the mesh's."""
+FAILOVER_CAUSE_STALE: FailoverCause.ValueType  # 4
+"""Nobody vouched for its backends for too long, and the service drops such."""
+Global___FailoverCause: _TypeAlias = FailoverCause  # noqa: Y015
 
 @_typing.final
 class PlanFailoverRequest(_message.Message):
@@ -187,3 +219,184 @@ class Taking(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__headroom) -> _WhichOneofReturnType__headroom | None: ...
 
 Global___Taking: _TypeAlias = Taking  # noqa: Y015
+
+@_typing.final
+class ListFailoversRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFailoversRequest: _TypeAlias = ListFailoversRequest  # noqa: Y015
+
+@_typing.final
+class ListFailoversResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FAILOVERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def failovers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Failover]: ...
+    def __init__(
+        self,
+        *,
+        failovers: _abc.Iterable[Global___Failover] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["failovers", b"failovers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFailoversResponse: _TypeAlias = ListFailoversResponse  # noqa: Y015
+
+@_typing.final
+class Failover(_message.Message):
+    """Backends that took traffic could not any more, as this node saw it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLUSTER_FIELD_NUMBER: _builtins.int
+    CAUSE_FIELD_NUMBER: _builtins.int
+    NODES_FIELD_NUMBER: _builtins.int
+    FOUND_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    DETECTION_SECONDS_FIELD_NUMBER: _builtins.int
+    SWITCH_SECONDS_FIELD_NUMBER: _builtins.int
+    MOVED_FIELD_NUMBER: _builtins.int
+    MOVES_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_FIELD_NUMBER: _builtins.int
+    cluster: _builtins.str
+    cause: Global___FailoverCause.ValueType
+    detection_seconds: _builtins.float
+    """From the last answer to the finding, the longest of all nodes. Absent: nobody was asked."""
+    switch_seconds: _builtins.float
+    """From the finding until the kernel held the change, the longest of all moves. Absent: no service moved."""
+    moved: _builtins.int
+    """How many services moved; the first 50 of them."""
+    connections: _builtins.int
+    """Sockets that were open to pods of the silent nodes once the services had moved; failovers leave them alone. Absent: not counted."""
+    @_builtins.property
+    def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that are silent."""
+
+    @_builtins.property
+    def found(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def ended(self) -> _timestamp_pb2.Timestamp:
+        """Absent while it goes on."""
+
+    @_builtins.property
+    def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailoverMove]: ...
+    def __init__(
+        self,
+        *,
+        cluster: _builtins.str = ...,
+        cause: Global___FailoverCause.ValueType = ...,
+        nodes: _abc.Iterable[_builtins.str] | None = ...,
+        found: _timestamp_pb2.Timestamp | None = ...,
+        ended: _timestamp_pb2.Timestamp | None = ...,
+        detection_seconds: _builtins.float | None = ...,
+        switch_seconds: _builtins.float | None = ...,
+        moved: _builtins.int = ...,
+        moves: _abc.Iterable[Global___FailoverMove] | None = ...,
+        connections: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "switch_seconds", b"switch_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "cause", b"cause", "cluster", b"cluster", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "moved", b"moved", "moves", b"moves", "nodes", b"nodes", "switch_seconds", b"switch_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__connections: _TypeAlias = _typing.Literal["connections"]  # noqa: Y015
+    _WhichOneofArgType__connections: _TypeAlias = _typing.Literal["_connections", b"_connections"]  # noqa: Y015
+    _WhichOneofReturnType__detection_seconds: _TypeAlias = _typing.Literal["detection_seconds"]  # noqa: Y015
+    _WhichOneofArgType__detection_seconds: _TypeAlias = _typing.Literal["_detection_seconds", b"_detection_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__switch_seconds: _TypeAlias = _typing.Literal["switch_seconds"]  # noqa: Y015
+    _WhichOneofArgType__switch_seconds: _TypeAlias = _typing.Literal["_switch_seconds", b"_switch_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__connections) -> _WhichOneofReturnType__connections | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__detection_seconds) -> _WhichOneofReturnType__detection_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__switch_seconds) -> _WhichOneofReturnType__switch_seconds | None: ...
+
+Global___Failover: _TypeAlias = Failover  # noqa: Y015
+
+@_typing.final
+class FailoverMove(_message.Message):
+    """Cluster -> its share, from 0 to 1, of the new connections from this node. Equal: nobody else serves."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class BeforeEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class AfterEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.float
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.float = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    SERVICE_FIELD_NUMBER: _builtins.int
+    SWITCH_SECONDS_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    service: _builtins.str
+    switch_seconds: _builtins.float
+    @_builtins.property
+    def before(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    @_builtins.property
+    def after(self) -> _containers.ScalarMap[_builtins.str, _builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        service: _builtins.str = ...,
+        switch_seconds: _builtins.float = ...,
+        before: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+        after: _abc.Mapping[_builtins.str, _builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "namespace", b"namespace", "service", b"service", "switch_seconds", b"switch_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailoverMove: _TypeAlias = FailoverMove  # noqa: Y015

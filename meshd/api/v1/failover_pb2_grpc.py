@@ -39,6 +39,11 @@ class FailoverServiceStub(object):
                 request_serializer=meshd_dot_v1_dot_failover__pb2.PlanFailoverRequest.SerializeToString,
                 response_deserializer=meshd_dot_v1_dot_failover__pb2.PlanFailoverResponse.FromString,
                 _registered_method=True)
+        self.ListFailovers = channel.unary_unary(
+                '/meshd.v1.FailoverService/ListFailovers',
+                request_serializer=meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.FromString,
+                _registered_method=True)
 
 
 class FailoverServiceServicer(object):
@@ -52,6 +57,13 @@ class FailoverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListFailovers(self, request, context):
+        """What this node remembers of failovers, the newest first; at most 200.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FailoverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +71,11 @@ def add_FailoverServiceServicer_to_server(servicer, server):
                     servicer.PlanFailover,
                     request_deserializer=meshd_dot_v1_dot_failover__pb2.PlanFailoverRequest.FromString,
                     response_serializer=meshd_dot_v1_dot_failover__pb2.PlanFailoverResponse.SerializeToString,
+            ),
+            'ListFailovers': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFailovers,
+                    request_deserializer=meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +105,33 @@ class FailoverService(object):
             '/meshd.v1.FailoverService/PlanFailover',
             meshd_dot_v1_dot_failover__pb2.PlanFailoverRequest.SerializeToString,
             meshd_dot_v1_dot_failover__pb2.PlanFailoverResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFailovers(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.FailoverService/ListFailovers',
+            meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.SerializeToString,
+            meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,8 @@ class FailoverServiceStub:
     """What would be chosen on this node if a cluster, or one node or zone of it, could not be reached: every service that has a backend
     there; in pages, by namespace and name. Nothing is changed. NOT_FOUND names the cluster or node that nobody knows.
     """
+    ListFailovers: _grpc.UnaryUnaryMultiCallable[_failover_pb2.ListFailoversRequest, _failover_pb2.ListFailoversResponse]
+    """What this node remembers of failovers, the newest first; at most 200."""
 
 @_typing.type_check_only
 class FailoverServiceAsyncStub(FailoverServiceStub):
@@ -43,6 +45,8 @@ class FailoverServiceAsyncStub(FailoverServiceStub):
     """What would be chosen on this node if a cluster, or one node or zone of it, could not be reached: every service that has a backend
     there; in pages, by namespace and name. Nothing is changed. NOT_FOUND names the cluster or node that nobody knows.
     """
+    ListFailovers: _aio.UnaryUnaryMultiCallable[_failover_pb2.ListFailoversRequest, _failover_pb2.ListFailoversResponse]  # type: ignore[assignment]
+    """What this node remembers of failovers, the newest first; at most 200."""
 
 class FailoverServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -54,5 +58,13 @@ class FailoverServiceServicer(metaclass=_abc_1.ABCMeta):
         """What would be chosen on this node if a cluster, or one node or zone of it, could not be reached: every service that has a backend
         there; in pages, by namespace and name. Nothing is changed. NOT_FOUND names the cluster or node that nobody knows.
         """
+
+    @_abc_1.abstractmethod
+    def ListFailovers(
+        self,
+        request: _failover_pb2.ListFailoversRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_failover_pb2.ListFailoversResponse, _abc.Awaitable[_failover_pb2.ListFailoversResponse]]:
+        """What this node remembers of failovers, the newest first; at most 200."""
 
 def add_FailoverServiceServicer_to_server(servicer: FailoverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

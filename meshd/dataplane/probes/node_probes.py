@@ -204,11 +204,11 @@ class NodeProbes:
     def _tell(self) -> None:
         """The mesh holds an outage of each node that is down, and of none that answers."""
         down = {
-            (target.cluster, target.node): self._judges[number]
+            (target.cluster, target.node): number
             for number, target in self._targets.items()
             if not target.is_reference and self._judges[number].state is Reachability.DOWN
         }
-        outages = [self._outage(*name, judge) for name, judge in down.items()]
+        outages = [self._outage(*name, number) for name, number in down.items()]
         # Of a cluster that has not listed since the start nobody knows whom to ask.
         outages += [
             each
@@ -223,12 +223,14 @@ class NodeProbes:
         over = [(Outage, key) for key, _ in self._mesh.outages.items() if key not in named]
         self._mesh.apply(PROBES, outages, over)
 
-    def _outage(self, cluster: str, node: str, judge: Judge) -> Outage:
+    def _outage(self, cluster: str, node: str, number: int) -> Outage:
         known = self._mesh.outages.get((PROBES, cluster, node))
         if known is not None:
             return known
-        since_s = time.time() - (time.monotonic() - judge.since)
-        return Outage(cluster, node, since_s, "it does not answer probes")
+        since, sample = self._judges[number].since, self._samples.get(number)
+        since_s = time.time() - (time.monotonic() - since)
+        silent_s = max(since - sample.answered_at, 0.0) if sample is not None and sample.answered_at else 0.0
+        return Outage(cluster, node, since_s, "it does not answer probes", silent_s=silent_s)
 
 
 def nobody_doubts(_: Sample) -> str:

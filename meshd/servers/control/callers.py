@@ -70,6 +70,7 @@ NEEDS = {
     "/meshd.v1.MapService/ListMaps": Role.READ,
     "/meshd.v1.MetricsService/ListDrops": Role.READ,
     "/meshd.v1.FailoverService/PlanFailover": Role.READ,
+    "/meshd.v1.FailoverService/ListFailovers": Role.READ,
     "/meshd.v1.ShortCircuitService/GetShortCircuit": Role.READ,
     "/meshd.v1.ShortCircuitService/ListShortCircuits": Role.READ,
     "/meshd.v1.ShortCircuitService/ListShortCircuitPairs": Role.READ,

@@ -1,13 +1,16 @@
-"""meshd.v1.FailoverService: what a loss would mean."""
+"""meshd.v1.FailoverService: what a loss would mean, and which there were."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from meshd.api.v1 import failover_pb2, failover_pb2_grpc
 from meshd.errors import InvalidObject, UnknownObject
 from meshd.model import ServiceName
+from meshd.model.failover_history import Cause, Failover, Move
 from meshd.model.failover_plan import FailoverPlan, Loss, Taken
 from meshd.servers.control.callers import Context
 from meshd.servers.control.pages import page
@@ -17,6 +20,13 @@ from meshd.state import Mesh
 
 # Services planned in one turn of the event loop: 1 to 2 ms.
 SLICE = 10
+
+CAUSES = {
+    Cause.SILENT: failover_pb2.FAILOVER_CAUSE_SILENT,
+    Cause.WITHDRAWN: failover_pb2.FAILOVER_CAUSE_WITHDRAWN,
+    Cause.LEFT: failover_pb2.FAILOVER_CAUSE_LEFT,
+    Cause.STALE: failover_pb2.FAILOVER_CAUSE_STALE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,12 @@ class Failovers(failover_pb2_grpc.FailoverServiceServicer):
             if count % SLICE == 0:
                 await asyncio.sleep(0)
         return answer
+
+    async def ListFailovers(
+        self, request: failover_pb2.ListFailoversRequest, context: Context
+    ) -> failover_pb2.ListFailoversResponse:
+        found = reversed(self.introspection.failovers())
+        return failover_pb2.ListFailoversResponse(failovers=map(_failover, found))
 
     def _loss(self, request: failover_pb2.PlanFailoverRequest) -> Loss:
         """What is lost.
@@ -83,3 +99,34 @@ def _taking(one: Taken) -> failover_pb2.Taking:
     return failover_pb2.Taking(
         share=one.share, backends=one.backends, capacity=one.capacity, headroom=one.headroom
     )
+
+
+def _failover(one: Failover) -> failover_pb2.Failover:
+    return failover_pb2.Failover(
+        cluster=one.cluster,
+        cause=CAUSES[one.cause],
+        nodes=one.nodes,
+        found=_timestamp(one.found_s),
+        ended=None if one.ended_s is None else _timestamp(one.ended_s),
+        detection_seconds=one.detection_s,
+        switch_seconds=one.switch_s,
+        moved=one.moved,
+        moves=map(_move, one.moves),
+        connections=one.connections,
+    )
+
+
+def _move(one: Move) -> failover_pb2.FailoverMove:
+    return failover_pb2.FailoverMove(
+        namespace=one.service.namespace,
+        service=one.service.name,
+        switch_seconds=one.switch_s,
+        before=one.before,
+        after=one.after,
+    )
+
+
+def _timestamp(unix_s: float) -> Timestamp:
+    made = Timestamp()
+    made.FromNanoseconds(int(unix_s * 1e9))
+    return made

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from meshd.api.v1 import node_pb2, service_pb2
+from meshd.api.v1 import failover_pb2, node_pb2, service_pb2
+from meshd.api.v1.failover_pb2_grpc import FailoverServiceStub
 from meshd.api.v1.service_pb2_grpc import ServiceServiceStub
 from tests.netns.agent.agent_node import endpoint_slice, service
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
@@ -67,6 +68,14 @@ def answers(node: FabricNode, other: str) -> int:
     return found.reachability if found is not None else 0
 
 
+def failovers(node: FabricNode) -> list[failover_pb2.Failover]:
+    """What the node remembers, the oldest first."""
+    with node.agent.channel() as channel:
+        request = failover_pb2.ListFailoversRequest()
+        found = FailoverServiceStub(channel).ListFailovers(request, timeout=patience(5))
+    return list(reversed(found.failovers))
+
+
 def problems(node: FabricNode) -> str:
     said = node.agent.status()
     assert said is not None
@@ -96,6 +105,14 @@ def test_a_node_that_falls_silent_is_left_alone_until_it_answers_again(mesh: Mes
         mesh.cut()
         here.agent.wait(lambda: in_use(here) == 2)
         there.agent.wait(lambda: in_use(there) == 2)
+    one = failovers(here)[0]
+    assert (one.cluster, list(one.nodes)) == ("cm-2", ["n3"])
+    assert one.cause == failover_pb2.FAILOVER_CAUSE_SILENT
+    assert one.detection_seconds > 0.5  # no shorter silence means anything
+    (move,) = one.moves
+    assert (dict(move.before), dict(move.after)) == ({"cm-1": 0.5, "cm-2": 0.5}, {"cm-1": 1.0})
+    assert 0 < move.switch_seconds < one.ended.ToNanoseconds() / 1e9 - one.found.ToNanoseconds() / 1e9
+    assert [len(failovers(node)) for node in (here, there, mesh.beside)] == [2, 2, 0]
     # Without an agent nothing forgets it, and the next one knows it from before.
     mesh.cut((here, there), (there, here))
     here.agent.wait(lambda: in_use(here) == 1)
@@ -103,8 +120,10 @@ def test_a_node_that_falls_silent_is_left_alone_until_it_answers_again(mesh: Mes
     here.start()
     here.agent.wait(lambda: answers(here, "cm-2/n3") == DOWN)
     assert in_use(here) == 1
+    assert [each.HasField("ended") for each in failovers(here)] == [True, True, False]
     mesh.cut()
     here.agent.wait(lambda: in_use(here) == 2)
+    here.agent.wait(lambda: [each.HasField("ended") for each in failovers(here)] == [True] * 3)
 
 
 @pytest.mark.parametrize("mesh", ["native"], indirect=True)

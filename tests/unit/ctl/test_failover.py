@@ -1,4 +1,4 @@
-"""``meshctl failover plan`` as a user runs it."""
+"""``meshctl failover plan`` and ``history`` as a user runs them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from meshd.model import (
     parse_address,
 )
 from meshd.model.failover import parse_ladder
+from meshd.model.failover_history import Cause, Failover, Move
 from tests.fakes.agent import FakeAgent, serving
 from tests.unit.ctl.running import WEB, meshctl
 
@@ -90,3 +91,61 @@ async def test_what_nobody_names_cannot_be_lost(tmp_path: Path) -> None:
             assert name in done.err
         known = await meshctl(agent, "failover", "plan", "--lose", "cm-1", "--node", "node-9")
         assert "services that lose backends: 1, left with nothing: 0" in known.out
+
+
+SILENT = Failover(
+    "cm-2",
+    Cause.SILENT,
+    1_800_000_000.0,
+    ("node-1", "node-2"),
+    0.6124,
+    0.0231,
+    (
+        Move(WEB, 0.0231, {"cm-1": 0.25, "cm-2": 0.75}, {"cm-1": 1.0}),
+        Move(DB, 0.02, {"cm-2": 1.0}, {"cm-2": 1.0}),
+    ),
+    2,
+    7,
+    1_800_000_012.4,
+)
+WITHDRAWN = Failover(
+    "cm-2",
+    Cause.WITHDRAWN,
+    1_800_000_100.0,
+    switch_s=0.004,
+    moves=(Move(DB, 0.004, {"cm-2": 1.0}, {}),),
+    moved=1,
+    waiting=(DB,),
+)
+
+
+async def test_history_is_a_table_of_the_newest_first(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agent:
+        done = await meshctl(agent, "failover", "history")
+        assert done.out == "no failovers are remembered on this node\n"
+        agent.dataplane.failovers = [SILENT, WITHDRAWN]
+        done = await meshctl(agent, "failover", "history", "-o", "wide")
+        assert (done.status, done.err) == (0, "")
+        assert done.out.splitlines() == [
+            "FOUND                 LOST            CAUSE      DETECTION  SWITCH  SERVICES        TAKEN OVER BY  "
+            "LEFT OPEN  LASTED   SHARES",
+            "2027-01-15T08:01:40Z  cm-2            withdrawn  -          4 ms    default/db      nobody         "
+            "-          goes on  cm-2=100% -> nobody",
+            "2027-01-15T08:00:00Z  cm-2/node-1 +1  silent     612 ms     23 ms   default/web +1  cm-1           "
+            "7          12s      cm-1=25%,cm-2=75% -> cm-1=100%",
+        ]
+
+
+async def test_history_for_programs_says_what_is_not_known_by_leaving_it_out(tmp_path: Path) -> None:
+    async with serving(tmp_path) as agent:
+        agent.dataplane.failovers = [SILENT, WITHDRAWN]
+        done = await meshctl(agent, "failover", "history", "-o", "json")
+        second, first = json.loads(done.out)["failovers"]
+        assert (first["cause"], first["connections"], first["nodes"]) == (
+            "FAILOVER_CAUSE_SILENT",
+            7,
+            ["node-1", "node-2"],
+        )
+        assert (first["detectionSeconds"], first["ended"]) == (0.6124, "2027-01-15T08:00:12.400Z")
+        assert first["moves"][0]["before"] == {"cm-1": 0.25, "cm-2": 0.75}
+        assert not {"detectionSeconds", "connections", "ended"} & second.keys()
