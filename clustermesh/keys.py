@@ -137,6 +137,16 @@ def short_circuit_words(cluster: str) -> str:
     return f"{short_circuit(cluster)}/nodes/"
 
 
+def drill(cluster: str) -> str:
+    """Key of the failover drill that goes on in ``cluster``; our own. Absent: there is none."""
+    return f"meshd/failover-drill/v1/{cluster}"
+
+
+def drill_words(cluster: str) -> str:
+    """Prefix of what each node made of it; the rest is the node's name."""
+    return f"{drill(cluster)}/nodes/"
+
+
 def prefix_end(prefix: bytes) -> bytes:
     """First key after all keys that begin with ``prefix`` (etcd's ``range_end``); b"\\0" means to the end."""
     trimmed = prefix.rstrip(b"\xff")

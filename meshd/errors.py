@@ -195,6 +195,18 @@ class ClusterNotTold(MeshError):
         super().__init__(f"the cluster's etcd did not confirm it: {reason}; say it again")
 
 
+class DrillGoesOn(MeshError):
+    """Only one drill goes on in a cluster at a time; that one does, and nothing was changed."""
+
+    def __init__(self, service: str, lose: str, left_s: float) -> None:
+        self.service = service
+        self.lose = lose
+        self.left_s = left_s
+        super().__init__(
+            f"another drill goes on: service {service} without {lose}, for {left_s:.0f} s more; nothing was changed"
+        )
+
+
 class BytesWouldBeLost(MeshError):
     """Sockets would be taken out of the short circuit with bytes that nobody has read. They were left in; new bytes go on
     TCP."""

@@ -37,11 +37,49 @@ static __always_inline bool is_member(__u64 list, const struct endpoint *backend
 	return bpf_map_lookup_elem(&members, &key) != NULL;
 }
 
-static __always_inline bool draw(const struct endpoint *frontend, const struct service *service, struct endpoint *backend)
+/* The list that is in force. */
+struct list {
+	__u64 number;
+	__u32 slots;
+	bool drilled;
+};
+
+static __always_inline struct list list_of(const struct service *service)
+{
+	struct list list = {
+		.number = service->list,
+		.slots = service->slots,
+	};
+
+	if (service->drill_until_ns && bpf_ktime_get_ns() < service->drill_until_ns) {
+		list.number = service->drill_list;
+		list.slots = service->drill_slots;
+		list.drilled = true;
+	}
+	return list;
+}
+
+static __always_inline void count_drilled(__u64 list, const struct endpoint *backend)
+{
+	struct member_key key = {
+		.list = list,
+		.backend = *backend,
+	};
+	__u64 *known = bpf_map_lookup_elem(&drill_choices, &key), none = 0;
+
+	if (!known) {
+		bpf_map_update_elem(&drill_choices, &key, &none, BPF_NOEXIST);
+		known = bpf_map_lookup_elem(&drill_choices, &key);
+	}
+	if (known)
+		__sync_fetch_and_add(known, 1);
+}
+
+static __always_inline bool draw(const struct endpoint *frontend, const struct list *list, struct endpoint *backend)
 {
 	struct slot_key key = {
-		.list = service->list,
-		.slot = ((__u64)bpf_get_prandom_u32() * service->slots) >> 32,
+		.list = list->number,
+		.slot = ((__u64)bpf_get_prandom_u32() * list->slots) >> 32,
 		.frontend = *frontend,
 	};
 	const struct slot *slot = bpf_map_lookup_elem(&slots, &key);
@@ -68,11 +106,16 @@ static __always_inline const struct service *find_service(const struct endpoint 
 static __always_inline bool choose(const struct endpoint *frontend, const struct service *service, struct endpoint *backend)
 {
 	for (int reads = 0; reads < LIST_READS; reads++) {
-		if (service->slots && draw(frontend, service, backend))
+		struct list list = list_of(service);
+
+		if (list.slots && draw(frontend, &list, backend)) {
+			if (list.drilled)
+				count_drilled(list.number, backend);
 			return true;
-		if (!service->slots && reads)
+		}
+		if (!list.slots && reads)
 			return false;
-		if (service->slots)
+		if (list.slots)
 			count(SOCKET_LB_READ_AGAIN);
 		service = find_service(frontend);
 		if (!service)
@@ -98,7 +141,8 @@ static __always_inline bool choose_sticky(const struct endpoint *frontend, const
 		__s64 unused_ns = now - kept->last_used_ns;
 
 		*backend = kept->backend;
-		if (unused_ns < (__s64)(service->affinity_timeout_s * 1000000000ULL) && is_member(service->list, backend)) {
+		if (unused_ns < (__s64)(service->affinity_timeout_s * 1000000000ULL) &&
+		    is_member(list_of(service).number, backend)) {
 			kept->last_used_ns = now;
 			count(SOCKET_LB_AFFINITY_KEPT);
 			return true;
@@ -140,13 +184,14 @@ static long look_at_slot(__u32 _, struct search *search)
 static __always_inline void choose_answering(const struct endpoint *frontend, const struct service *service, __u64 now,
 					     struct endpoint *backend)
 {
+	struct list list = list_of(service);
 	struct search search = {
 		.key = {
-			.list = service->list,
-			.slot = ((__u64)bpf_get_prandom_u32() * service->slots) >> 32,
+			.list = list.number,
+			.slot = ((__u64)bpf_get_prandom_u32() * list.slots) >> 32,
 			.frontend = *frontend,
 		},
-		.slots = service->slots,
+		.slots = list.slots,
 		.now = now,
 		.backend = backend,
 	};
@@ -286,16 +331,17 @@ static __always_inline enum balance balance_datagram(struct bpf_sock_addr *ctx, 
 	const struct service *service = bpf_map_lookup_elem(&frontends, destination);
 	struct socket_peer to = {};
 	enum balance verdict;
-	__u64 cookie;
+	__u64 cookie, list;
 
 	if (!service)
 		return BALANCE_PASS;
+	list = list_of(service).number;
 	cookie = bpf_get_socket_cookie(ctx);
 	to.socket_cookie = cookie;
 	to.peer = *destination;
-	if (connected_backend(ctx, cookie, destination, backend) && is_member(service->list, backend))
+	if (connected_backend(ctx, cookie, destination, backend) && is_member(list, backend))
 		return BALANCE_TRANSLATE;
-	if (datagram_backend(&to, backend) && is_member(service->list, backend)) {
+	if (datagram_backend(&to, backend) && is_member(list, backend)) {
 		remember_frontend(cookie, backend, destination);
 		return BALANCE_TRANSLATE;
 	}

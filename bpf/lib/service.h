@@ -73,5 +73,5 @@ static __noinline bool service_lapsed(const struct tuple *tuple, const struct fl
 	frontend = endpoint_of(&tuple->destination, tuple->destination_port, IPPROTO_UDP);
 	backend = endpoint_of(&flow->other.destination, flow->other.destination_port, IPPROTO_UDP);
 	service = find_service(&frontend);
-	return !service || !is_member(service->list, &backend);
+	return !service || !is_member(list_of(service).number, &backend);
 }

@@ -22,12 +22,17 @@ enum service_flag {
 	SERVICE_EXTERNAL = 1, /* an address of nodes or of the world: who asks from there is not ours to serve */
 };
 
+/* A drill's list stands in for the normal one until its time is over, whoever is there then to take it back. */
 struct service {
 	__u64 list;
-	__u32 slots; /* 0: no backend, refuse at once */
+	__u64 drill_list;
+	__u64 drill_until_ns; /* CLOCK_MONOTONIC; 0: no drill */
+	__u32 slots;	      /* 0: no backend, refuse at once */
+	__u32 drill_slots;
 	__u32 affinity_timeout_s;
 	__u32 source;
 	enum service_flag flags;
+	__u32 pad;
 };
 
 /* The frontend is part of the key: a value of `frontends` that was recycled for another frontend while a program
@@ -210,6 +215,16 @@ struct {
 	__type(key, struct endpoint);
 	__type(value, struct attempts);
 } attempts SEC(".maps") __weak;
+
+/* Counted by programs, read by the agent: how often a drill's list gave this backend. Missing: never. LRU: what a drill
+ * counted nobody takes away.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, struct member_key);
+	__type(value, __u64);
+} drill_choices SEC(".maps") __weak;
 
 /* Counted by the hooks, summed by the agent; index: enum socket_lb_event. */
 struct {

@@ -22,6 +22,7 @@ from clustermesh.remote import RemoteOptions
 from meshd.agent import run_lock
 from meshd.agent.certificate_figures import certificate_figures
 from meshd.agent.cni import CniPlugin
+from meshd.agent.drill_view import DrillView
 from meshd.agent.failover_figures import failover_figures
 from meshd.agent.failover_view import FailoverView
 from meshd.agent.introspect import DataplaneView, build, problems
@@ -56,6 +57,7 @@ from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
 from meshd.servers.readiness import Readiness
+from meshd.sources.cluster_drill import ClusterDrill
 from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.gone_nodes import GoneNodes
 from meshd.sources.local_etcd import LocalEtcd
@@ -210,7 +212,8 @@ class Agent:
         short_circuit = short_circuit_of(config, dataplane.opened)
         short_circuits = ShortCircuitView(config, self._mesh, dataplane, short_circuit, found)
         failover = FailoverView(self._mesh, dataplane.services)
-        local_etcd = self._local_etcd(nodes, short_circuits.cluster)
+        drills = DrillView(config, self._mesh, dataplane)
+        local_etcd = self._local_etcd(nodes, short_circuits.cluster, drills.cluster)
         expirer = expirer_of(dataplane.opened)
         pod_network = PodNetworkView(config, dataplane.opened, dataplane.devices, programs, expirer)
         devices = dataplane.devices
@@ -245,6 +248,7 @@ class Agent:
             short_circuit=short_circuits,
             failover_plans=failover.plans,
             failovers=lambda: history.failovers,
+            drills=drills,
             drops=pod_network.drops,
             routing=lambda node: routing(ways, probes, node),
             problems=lambda: [
@@ -303,7 +307,9 @@ class Agent:
 
         return MetricsServer(self._config.metrics.listen, self._mesh, introspection)
 
-    def _local_etcd(self, nodes: NodeRegistry, switch: ClusterSwitch | None) -> LocalEtcd | None:
+    def _local_etcd(
+        self, nodes: NodeRegistry, switch: ClusterSwitch | None, drill: ClusterDrill | None
+    ) -> LocalEtcd | None:
         config = self._config
         if config.clustermesh.etcd is None:
             return None
@@ -315,6 +321,7 @@ class Agent:
             config.node_name,
             nodes=nodes,
             switch=switch,
+            drill=drill,
             publish=config.clustermesh.publish,
             max_connected_clusters=config.clustermesh.max_connected_clusters,
             export_mode=config.clustermesh.endpoint_slices_export_mode,

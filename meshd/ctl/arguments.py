@@ -31,6 +31,12 @@ capacity of a target leaves (below 0: it has more).
 """
 
 
+FAILOVER_DRILL = """\
+Done for real on all nodes of this cluster: new connections go as if no backend of the lost cluster could be reached, if
+others serve; established ones stay. The kernel itself goes back when the time is over, whoever is there then to say so.
+Ctrl-C ends it at once. PLANNED is the choice, OBSERVED what the kernel counted. Exit status 1: a node did not take part.
+"""
+
 FAILOVER_HISTORY = """\
 DETECTION is the time from a node's last answer to the finding that it is silent, SWITCH from the finding until the kernel
 held the change (the longest of all services), LEFT OPEN how many sockets were then still open to pods of the silent nodes.
@@ -133,6 +139,25 @@ def add_failover(commands: Commands) -> None:
     part = plan.add_mutually_exclusive_group()
     part.add_argument("--node", default="", help="only this node of it")
     part.add_argument("--zone", default="", help="only this zone of it")
+    drill = add_command(
+        actions,
+        "drill",
+        "drill:drill",
+        "serve a service for a while as if a cluster could not be reached",
+        epilog=FAILOVER_DRILL,
+        formats=("table", "json", "yaml"),
+    )
+    drill.add_argument("--service", required=True, metavar="[NAMESPACE/]NAME")
+    drill.add_argument("-n", "--namespace", default="default", help="default: default")
+    drill.add_argument("--lose", required=True, metavar="CLUSTER")
+    drill.add_argument(
+        "--for",
+        dest="for_s",
+        type=duration,
+        default=60.0,
+        metavar="DURATION",
+        help="90, 90s, 5m, at most 1h (default: 60s)",
+    )
     add_command(
         actions,
         "history",
@@ -209,3 +234,16 @@ def add_tools(commands: Commands) -> None:
     )
     completion.add_argument("shell", choices=("bash", "zsh", "fish"))
     completion.set_defaults(run="meshd.ctl.completion:run")
+
+
+def duration(text: str) -> float:
+    """``90``, ``90s``, ``5m`` or ``1h``; the agent says whether it makes sense.
+
+    Raises:
+        argparse.ArgumentTypeError: it is something else.
+    """
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    if not (number.isdecimal() and number.isascii() and len(number) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration such as 90s, 5m or 1h")
+    return float(int(number) * units[unit])

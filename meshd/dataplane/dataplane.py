@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from meshd.dataplane.audit import Auditor
 from meshd.dataplane.beat import Beat
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
+from meshd.dataplane.drills import Drills
 from meshd.dataplane.feature import Context, Rule, merged
 from meshd.dataplane.features import SOCKET_LB, service_planner
 from meshd.dataplane.generation import Generation
@@ -67,6 +68,7 @@ class Dataplane:
         self.netns = WorkloadNetns()
         self.devices = Devices()
         self.returns = Returns()
+        self.drills = Drills()
         self._context = Context(
             config,
             opened.btf,
@@ -77,6 +79,7 @@ class Dataplane:
             self.netns.id_of,
             self.netns.node_cookie,
             self.returns,
+            self.drills,
         )
         self.services = service_planner(self._context)
         self._rules: dict[str, list[Rule]] = {}
@@ -205,6 +208,12 @@ class Dataplane:
         ]
         held = [value for key in keys if (value := self.delta.observed["slots"].get(key))]
         return {self.layouts.slot.decode(value).backend.address for value in held}
+
+    def drill_choices(self) -> Iterator[tuple[int, bytes, int]]:
+        """List, packed backend, and how often a drill gave it, as the kernel counted. To be read on a worker thread."""
+        for key, value in self.opened.loaded.maps["drill_choices"].items():
+            number, backend = self.layouts.member_key.decode(key)
+            yield number, self.layouts.endpoint.encode(backend), self.layouts.u64.decode(value)
 
     def lag_s(self, now: float) -> float:
         """For how long the oldest change waits for the kernel; ``now`` is monotonic time."""

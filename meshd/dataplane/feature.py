@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from meshd.config import Config
 from meshd.dataplane.delta import Delta
 from meshd.dataplane.devices import Devices
+from meshd.dataplane.drills import Drills
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import Layouts
 from meshd.dataplane.returns import Returns
@@ -30,6 +31,7 @@ class Context:
     ``held``: what the kernel held at the start. ``workload``: the one of that name that is in force, with the cookie of its
     namespace. ``devices``: what is known now of this node's links and addresses. ``netns_id``: what the node's namespace
     calls a workload's. ``node_cookie``: of the node's own namespace. ``returns``: clusters on their way back.
+    ``drills``: what is drilled.
     """
 
     config: Config
@@ -41,6 +43,7 @@ class Context:
     netns_id: Callable[[str], int]
     node_cookie: int
     returns: Returns
+    drills: Drills
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ def service_planner(context: Context) -> socket_lb.Planner:
         config.cluster_name,
         returns=context.returns,
         staleness=Staleness(OnStale(config.clustermesh.on_stale)),
+        drills=context.drills,
     )
 
 
@@ -72,6 +73,7 @@ SOCKET_LB = Feature(
         "connections",
         "datagram_backends",
         "datagram_frontends",
+        "drill_choices",
         "socket_lb_events",
     ),
     programs=tuple(HOOKS),

@@ -23,6 +23,9 @@ class ServiceRow(NamedTuple):
     affinity_timeout_s: int
     source: int
     flags: int = 0
+    drill_list: int = 0
+    drill_slots: int = 0
+    drill_until_ns: int = 0
 
 
 class SlotKey(NamedTuple):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from meshd.dataplane.alias import alias_slots
 from meshd.dataplane.candidate import Able, Candidate, Place
 from meshd.dataplane.choice import alive
+from meshd.dataplane.drills import Drills, as_lost
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import (
     Endpoint,
@@ -44,6 +45,7 @@ from meshd.model import (
     Workload,
     is_ipv4,
 )
+from meshd.model.drill import Drill
 from meshd.state import Mesh, sharing
 from meshd.state.mesh import PRECEDENCE, precedence
 
@@ -72,6 +74,7 @@ class Planner:
     out_of_reach: OutOfReach = field(default_factory=OutOfReach)
     returns: Returns = field(default_factory=Returns)
     staleness: Staleness = field(default_factory=Staleness)
+    drills: Drills = field(default_factory=Drills)
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
@@ -83,9 +86,16 @@ class Planner:
         served, all_chosen = {}, []
         place, all_able = self.place(mesh), list(self.able(mesh, service))
         returns = self.returns.look(service, all_able, place)
+        drill = self.drills.of(name)
+        if drill is not None:
+            self.drills.planned_anew()
         for able in all_able:
             wanted = choose_with_returns(service, able.candidates, place, returns, external=able.external)
             key, backends = self._frontend(service, able, wanted, rows)
+            if drill is not None:
+                lost = as_lost(able.candidates, drill.lose, place)
+                instead = choose_with_returns(service, lost, place, returns, external=able.external)
+                self._drilled(service, able.frontend, distinct(instead, able.frontend), drill, rows, place)
             served[key] = ServedFrontend(str(name), backends, service.close_tcp)
             all_chosen.append(wanted)
         is_global = sharing.is_global(mesh, service)
@@ -153,14 +163,32 @@ class Planner:
         frontend, external, candidates = able
         endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
         chosen = distinct(wanted, frontend)
-        wants_members = service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
-        number = self._list(endpoint, chosen, rows, wants_members)
+        number = self._list(endpoint, chosen, rows, wants_members(service, frontend))
         source, flags = source_number(service.source), self.layouts.external if external else 0
         rows["frontends"][key] = self.layouts.service.encode(
             ServiceRow(number, len(chosen), service.affinity_timeout_s, source, flags)
         )
         staying = distinct(alive(service, candidates), frontend)
         return key, tuple(self.layouts.endpoint.encode(each) for each in staying)
+
+    def _drilled(
+        self,
+        service: Service,
+        frontend: Frontend,
+        chosen: dict[Endpoint, Candidate],
+        drill: Drill,
+        rows: Rows,
+        place: Place,
+    ) -> None:
+        """Puts the list of ``drill``, with these backends, beside the normal one of the frontend, whose row is there."""
+        endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
+        number = self._list(endpoint, chosen, rows, wants_members(service, frontend))
+        packed = ((self.layouts.endpoint.encode(each), one) for each, one in chosen.items())
+        self.drills.note(number, packed, place)
+        row = self.layouts.service.decode(rows["frontends"][key])
+        rows["frontends"][key] = self.layouts.service.encode(
+            row._replace(drill_list=number, drill_slots=len(chosen), drill_until_ns=drill.until_ns)
+        )
 
     def _held(self, mesh: Mesh, service: Service, key: bytes, frontend: Frontend) -> Iterator[Candidate]:
         """What the kernel held at the start for sources that have not listed yet."""
@@ -177,7 +205,7 @@ class Planner:
                 yield Candidate(found, backend.source, remote, reachable=not silent, on_stale=stale)
 
     def _list(
-        self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, wants_members: bool
+        self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, has_members: bool
     ) -> int:
         """Adds the slots of a list (and its members) under the number its content gives it; 0: an empty list."""
         if not chosen:
@@ -198,15 +226,20 @@ class Planner:
         ]
         # Of its own frontend only: members are found by the list's number alone.
         number = list_number(
-            b"".join((self.layouts.endpoint.encode(frontend), *packed, bytes([wants_members])))
+            b"".join((self.layouts.endpoint.encode(frontend), *packed, bytes([has_members])))
         )
         for index, value in enumerate(packed):
             rows["slots"][self.layouts.slot_key.encode(SlotKey(number, index, frontend))] = value
-        if wants_members:
+        if has_members:
             for endpoint, weight in zip(endpoints, weights, strict=True):
                 member = self.layouts.member_key.encode(MemberKey(number, endpoint))
                 rows["members"][member] = self.layouts.member.encode(Member(weight))
         return number
+
+
+def wants_members(service: Service, frontend: Frontend) -> bool:
+    """Whether a client may come back to its backend, if that is still one of the list."""
+    return service.affinity_timeout_s > 0 or frontend.protocol is Protocol.UDP
 
 
 def may_be_global(mesh: Mesh, service: Service) -> bool:

@@ -59,12 +59,13 @@ def _source_is_gone(mesh: Mesh, held: Held) -> Callable[[int], bool]:
 
 
 def _named_lists(delta: Delta, layouts: Layouts, without: set[bytes]) -> set[tuple[bytes, int]]:
-    """(frontend, list) that a row of ``frontends`` names."""
-    return {
-        (key, layouts.service.decode(value).list)
+    """(frontend, list) that a row of ``frontends`` names; a drill's list as well, be it over or not."""
+    rows = {
+        key: layouts.service.decode(value)
         for key, value in delta.observed["frontends"].items()
         if key not in without
     }
+    return {(key, number) for key, row in rows.items() for number in (row.list, row.drill_list)}
 
 
 def _slots(delta: Delta, layouts: Layouts, named: set[tuple[bytes, int]]) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from google.rpc.status_pb2 import Status
 
 from meshd.errors import (
     ClusterNotTold,
+    DrillGoesOn,
     InvalidObject,
     InvalidRequest,
     JournalError,
@@ -47,6 +48,7 @@ CODES: tuple[tuple[type[MeshError], grpc.StatusCode], ...] = (
     (JournalError, grpc.StatusCode.UNAVAILABLE),
     (NoClusterStore, grpc.StatusCode.FAILED_PRECONDITION),
     (ClusterNotTold, grpc.StatusCode.ABORTED),
+    (DrillGoesOn, grpc.StatusCode.FAILED_PRECONDITION),
     (NotAllowed, grpc.StatusCode.PERMISSION_DENIED),
     (ListAgain, grpc.StatusCode.OUT_OF_RANGE),
     (ReaderTooSlow, grpc.StatusCode.RESOURCE_EXHAUSTED),

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 from meshd.model import Node, ServiceName
 from meshd.model.failover_history import Failover
 from meshd.model.failover_plan import FailoverPlan, Loss
+from meshd.servers.drill import Drilling
 from meshd.servers.short_circuit import ShortCircuit
 
 
@@ -182,6 +183,7 @@ class Introspection:
     reconcile: Callable[[], Reconcile]
     backends_in_use: Callable[[ServiceName], int]
     short_circuit: ShortCircuit
+    drills: Drilling
     failover_plans: Callable[[ServiceName, Loss], Sequence[FailoverPlan]]
     failovers: Callable[[], Sequence[Failover]] = tuple
     problems: Callable[[], Sequence[str]] = tuple

@@ -19,14 +19,14 @@ import msgspec
 import structlog
 
 from clustermesh import keys
-from clustermesh.errors import Compacted, StoreReplaced
+from clustermesh.errors import StoreReplaced
 from clustermesh.kv import Kv
 from clustermesh.operations import Compare, Put
 from clustermesh.own_keys import OwnKeys
 from clustermesh.single_key import values
 from clustermesh.together import until_failure
-from clustermesh.watch import Batch
 from meshd.errors import ClusterNotTold, MeshError
+from meshd.sources.node_words import node_words
 
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
 
@@ -128,21 +128,9 @@ class ClusterSwitch:
         """
         if self._connected is None:
             raise ClusterNotTold("there is no connection to it any more")
-        kv, found = self._connected.kv, dict[str, Said]()
-        while True:
-            listing = await kv.list(self._words)
-            found = {}
-            for item in listing.items:
-                self._note(found, item.key, item.value)
-            yield dict(found)
-            try:
-                async with aclosing(kv.watch(self._words, after=listing.revision)) as watch:
-                    async for step in watch:
-                        for change in step.changes if isinstance(step, Batch) else ():
-                            self._note(found, change.key, change.value)
-                        yield dict(found)
-            except Compacted:
-                continue
+        async with aclosing(node_words(self._connected.kv, self._words, Said)) as found:
+            async for words in found:
+                yield words
 
     def is_superseded(self, change: str) -> bool:
         """Whether something else was said after ``change``."""
@@ -191,12 +179,3 @@ class ClusterSwitch:
             self._give(str(error))
             return
         self.say()
-
-    def _note(self, found: dict[str, Said], key: str, value: bytes | None) -> None:
-        name = key.removeprefix(self._words)
-        found.pop(name, None)
-        try:
-            said = msgspec.json.decode(value or b"", type=Said)
-        except msgspec.DecodeError:
-            return
-        found[name] = said

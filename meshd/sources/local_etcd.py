@@ -19,6 +19,7 @@ from clustermesh.records import ClusterConfig
 from clustermesh.together import until_failure
 from meshd.model import NodeState
 from meshd.model.cluster import ETCD
+from meshd.sources.cluster_drill import ClusterDrill
 from meshd.sources.cluster_switch import ClusterSwitch
 from meshd.sources.node_registry import NodeRegistry
 from meshd.sources.own_publication import OwnPublication
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 class LocalEtcd:
     """What ``node`` of ``cluster`` writes into the etcd that the client file ``etcd`` describes.
 
-    ``nodes`` is told of the other nodes; None: these are not read. ``switch``: of the whole cluster.
+    ``nodes`` is told of the other nodes; None: these are not read. ``switch`` and ``drill``: of the whole cluster.
     ``publish``: stand for election as the cluster's publisher, too. ``max_connected_clusters`` (255 or 511) must be the
     same in all clusters of a mesh. ``export_mode``: as what services are written (clustermesh.records.EXPORT_MODES).
     """
@@ -49,6 +50,7 @@ class LocalEtcd:
         *,
         nodes: NodeRegistry | None = None,
         switch: ClusterSwitch | None = None,
+        drill: ClusterDrill | None = None,
         publish: bool = True,
         max_connected_clusters: int = 255,
         export_mode: str = "",
@@ -61,6 +63,7 @@ class LocalEtcd:
         self._node = node
         self._nodes = nodes
         self._switch = switch
+        self._drill = drill
         self._troubles: dict[str, str] = {}
         self._publish = publish
         self._max_connected_clusters = max_connected_clusters
@@ -113,6 +116,8 @@ class LocalEtcd:
                 tasks.create_task(self._presence.run(kv))
             if self._switch is not None:
                 tasks.create_task(self._switch.follow(kv, own))
+            if self._drill is not None:
+                tasks.create_task(self._drill.follow(kv, own))
             if self._publish:
                 config = ClusterConfig(
                     self._cluster_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from tests.bpf.translation import (
     Node,
     destination_of,
     node,
+    service_rows,
     source_of,
 )
 
@@ -134,6 +136,31 @@ def test_another_port_of_the_frontends_address_is_none_of_ours(alone: Node, fami
         echo(POD[family], VIP[family], 99),
     ):
         assert alone.send("nat_from_pod", packet).outcome == PASSED
+
+
+def drill(node: Node, protocol: int, normal: tuple[str, int], other: tuple[str, int], until_ns: int) -> None:
+    """The service has ``normal``, and until then ``other``."""
+    codecs, at = node.codecs.services, (VIP[4], 80)
+    *drill_rows, (_, _, stand_in) = service_rows(codecs, protocol, at, [other])
+    *rows, (_, frontend, value) = service_rows(codecs, protocol, at, [normal])
+    drilled = codecs.service.decode(stand_in)
+    row = codecs.service.decode(value)._replace(
+        drill_list=drilled.list, drill_slots=drilled.slots, drill_until_ns=until_ns
+    )
+    for name, key, packed in (*drill_rows, *rows, ("frontends", frontend, codecs.service.encode(row))):
+        node.loaded.maps[name].update(key, packed)
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP], ids=["tcp", "udp"])
+def test_a_drill_is_served_while_its_time_lasts(alone: Node, protocol: int) -> None:
+    normal, other = (OTHER_POD[4], 8080), (REMOTE[4], 8080)
+    drill(alone, protocol, normal, other, time.monotonic_ns() + 60 * 10**9)
+    assert destination_of(alone.send("nat_from_pod", request(4, protocol)).frame) == other
+    drill(alone, protocol, normal, other, time.monotonic_ns() - 1)
+    assert destination_of(alone.send("nat_from_pod", request(4, protocol, 40001)).frame) == normal
+    # The flow that the drill began: a connection stays, datagrams choose anew.
+    kept = destination_of(alone.send("nat_from_pod", request(4, protocol)).frame)
+    assert kept == (other if protocol == TCP else normal)
 
 
 def test_a_connection_stays_with_its_backend_when_the_service_gets_another(alone: Node) -> None:

@@ -30,6 +30,7 @@ from meshd.servers.introspection import (
     Sample,
 )
 from meshd.state import Mesh, PlanKey
+from tests.fakes.drills import FakeDrills
 from tests.fakes.short_circuit import FakeShortCircuit
 
 
@@ -45,6 +46,7 @@ class FakeDataplane:
         # None: no programs count them.
         self.drops: list[Drop] | None = None
         self.failovers: list[Failover] = []
+        self.drills = FakeDrills()
         self.short_circuit = FakeShortCircuit()
         # What stands of cluster cm-2, the only peer.
         self.removals: list[Removal] = []
@@ -105,6 +107,7 @@ class FakeDataplane:
             short_circuit=self.short_circuit,
             failover_plans=self.failover_plans,
             failovers=lambda: self.failovers,
+            drills=self.drills,
             drops=lambda: self.drops,
             confirm_removals=self.confirm_removals,
         )

@@ -44,6 +44,16 @@ class FailoverServiceStub(object):
                 request_serializer=meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.SerializeToString,
                 response_deserializer=meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.FromString,
                 _registered_method=True)
+        self.StartDrill = channel.unary_unary(
+                '/meshd.v1.FailoverService/StartDrill',
+                request_serializer=meshd_dot_v1_dot_failover__pb2.StartDrillRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_failover__pb2.StartDrillResponse.FromString,
+                _registered_method=True)
+        self.StopDrill = channel.unary_unary(
+                '/meshd.v1.FailoverService/StopDrill',
+                request_serializer=meshd_dot_v1_dot_failover__pb2.StopDrillRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_failover__pb2.StopDrillResponse.FromString,
+                _registered_method=True)
 
 
 class FailoverServiceServicer(object):
@@ -64,6 +74,22 @@ class FailoverServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartDrill(self, request, context):
+        """Serves a service on all nodes of this cluster as if a cluster could not be reached, for real, and for a time that the kernel
+        keeps; answers when all nodes have given their word, or in time. Needs the role operate. Connections are left alone.
+        FAILED_PRECONDITION: another drill goes on, or the cluster has no etcd; nothing was changed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopDrill(self, request, context):
+        """Ends a drill on all nodes, if it is not over, and says what it gave to whom. Needs the role operate.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FailoverServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +102,16 @@ def add_FailoverServiceServicer_to_server(servicer, server):
                     servicer.ListFailovers,
                     request_deserializer=meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.FromString,
                     response_serializer=meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.SerializeToString,
+            ),
+            'StartDrill': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartDrill,
+                    request_deserializer=meshd_dot_v1_dot_failover__pb2.StartDrillRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_failover__pb2.StartDrillResponse.SerializeToString,
+            ),
+            'StopDrill': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopDrill,
+                    request_deserializer=meshd_dot_v1_dot_failover__pb2.StopDrillRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_failover__pb2.StopDrillResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +168,60 @@ class FailoverService(object):
             '/meshd.v1.FailoverService/ListFailovers',
             meshd_dot_v1_dot_failover__pb2.ListFailoversRequest.SerializeToString,
             meshd_dot_v1_dot_failover__pb2.ListFailoversResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartDrill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.FailoverService/StartDrill',
+            meshd_dot_v1_dot_failover__pb2.StartDrillRequest.SerializeToString,
+            meshd_dot_v1_dot_failover__pb2.StartDrillResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopDrill(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.FailoverService/StopDrill',
+            meshd_dot_v1_dot_failover__pb2.StopDrillRequest.SerializeToString,
+            meshd_dot_v1_dot_failover__pb2.StopDrillResponse.FromString,
             options,
             channel_credentials,
             insecure,

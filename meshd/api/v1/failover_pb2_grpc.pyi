@@ -37,6 +37,13 @@ class FailoverServiceStub:
     """
     ListFailovers: _grpc.UnaryUnaryMultiCallable[_failover_pb2.ListFailoversRequest, _failover_pb2.ListFailoversResponse]
     """What this node remembers of failovers, the newest first; at most 200."""
+    StartDrill: _grpc.UnaryUnaryMultiCallable[_failover_pb2.StartDrillRequest, _failover_pb2.StartDrillResponse]
+    """Serves a service on all nodes of this cluster as if a cluster could not be reached, for real, and for a time that the kernel
+    keeps; answers when all nodes have given their word, or in time. Needs the role operate. Connections are left alone.
+    FAILED_PRECONDITION: another drill goes on, or the cluster has no etcd; nothing was changed.
+    """
+    StopDrill: _grpc.UnaryUnaryMultiCallable[_failover_pb2.StopDrillRequest, _failover_pb2.StopDrillResponse]
+    """Ends a drill on all nodes, if it is not over, and says what it gave to whom. Needs the role operate."""
 
 @_typing.type_check_only
 class FailoverServiceAsyncStub(FailoverServiceStub):
@@ -47,6 +54,13 @@ class FailoverServiceAsyncStub(FailoverServiceStub):
     """
     ListFailovers: _aio.UnaryUnaryMultiCallable[_failover_pb2.ListFailoversRequest, _failover_pb2.ListFailoversResponse]  # type: ignore[assignment]
     """What this node remembers of failovers, the newest first; at most 200."""
+    StartDrill: _aio.UnaryUnaryMultiCallable[_failover_pb2.StartDrillRequest, _failover_pb2.StartDrillResponse]  # type: ignore[assignment]
+    """Serves a service on all nodes of this cluster as if a cluster could not be reached, for real, and for a time that the kernel
+    keeps; answers when all nodes have given their word, or in time. Needs the role operate. Connections are left alone.
+    FAILED_PRECONDITION: another drill goes on, or the cluster has no etcd; nothing was changed.
+    """
+    StopDrill: _aio.UnaryUnaryMultiCallable[_failover_pb2.StopDrillRequest, _failover_pb2.StopDrillResponse]  # type: ignore[assignment]
+    """Ends a drill on all nodes, if it is not over, and says what it gave to whom. Needs the role operate."""
 
 class FailoverServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -66,5 +80,24 @@ class FailoverServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_failover_pb2.ListFailoversResponse, _abc.Awaitable[_failover_pb2.ListFailoversResponse]]:
         """What this node remembers of failovers, the newest first; at most 200."""
+
+    @_abc_1.abstractmethod
+    def StartDrill(
+        self,
+        request: _failover_pb2.StartDrillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_failover_pb2.StartDrillResponse, _abc.Awaitable[_failover_pb2.StartDrillResponse]]:
+        """Serves a service on all nodes of this cluster as if a cluster could not be reached, for real, and for a time that the kernel
+        keeps; answers when all nodes have given their word, or in time. Needs the role operate. Connections are left alone.
+        FAILED_PRECONDITION: another drill goes on, or the cluster has no etcd; nothing was changed.
+        """
+
+    @_abc_1.abstractmethod
+    def StopDrill(
+        self,
+        request: _failover_pb2.StopDrillRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_failover_pb2.StopDrillResponse, _abc.Awaitable[_failover_pb2.StopDrillResponse]]:
+        """Ends a drill on all nodes, if it is not over, and says what it gave to whom. Needs the role operate."""
 
 def add_FailoverServiceServicer_to_server(servicer: FailoverServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

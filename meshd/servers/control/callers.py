@@ -71,6 +71,8 @@ NEEDS = {
     "/meshd.v1.MetricsService/ListDrops": Role.READ,
     "/meshd.v1.FailoverService/PlanFailover": Role.READ,
     "/meshd.v1.FailoverService/ListFailovers": Role.READ,
+    "/meshd.v1.FailoverService/StartDrill": Role.OPERATE,
+    "/meshd.v1.FailoverService/StopDrill": Role.OPERATE,
     "/meshd.v1.ShortCircuitService/GetShortCircuit": Role.READ,
     "/meshd.v1.ShortCircuitService/ListShortCircuits": Role.READ,
     "/meshd.v1.ShortCircuitService/ListShortCircuitPairs": Role.READ,

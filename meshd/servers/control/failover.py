@@ -1,22 +1,27 @@
-"""meshd.v1.FailoverService: what a loss would mean, and which there were."""
+"""meshd.v1.FailoverService: what a loss would mean, which there were, and drills."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
+import structlog
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meshd.api.v1 import failover_pb2, failover_pb2_grpc
 from meshd.errors import InvalidObject, UnknownObject
 from meshd.model import ServiceName
+from meshd.model.drill import DrillReport
 from meshd.model.failover_history import Cause, Failover, Move
 from meshd.model.failover_plan import FailoverPlan, Loss, Taken
-from meshd.servers.control.callers import Context
+from meshd.servers.control.callers import Context, current_caller
+from meshd.servers.control.outcome import time_left
 from meshd.servers.control.pages import page
 from meshd.servers.control.replies import frontend_message
 from meshd.servers.introspection import Introspection
 from meshd.state import Mesh
+
+log = structlog.get_logger(__name__)
 
 # Services planned in one turn of the event loop: 1 to 2 ms.
 SLICE = 10
@@ -55,6 +60,28 @@ class Failovers(failover_pb2_grpc.FailoverServiceServicer):
     ) -> failover_pb2.ListFailoversResponse:
         found = reversed(self.introspection.failovers())
         return failover_pb2.ListFailoversResponse(failovers=map(_failover, found))
+
+    async def StartDrill(
+        self, request: failover_pb2.StartDrillRequest, context: Context
+    ) -> failover_pb2.StartDrillResponse:
+        name = ServiceName(request.namespace, request.service)
+        found = await self.introspection.drills.start(
+            name, request.lose, request.for_seconds, time_left(context)
+        )
+        log.info(
+            "drill asked for",
+            service=str(name),
+            lose=request.lose,
+            for_s=request.for_seconds,
+            caller=current_caller().name,
+        )
+        return failover_pb2.StartDrillResponse(drill=_drill(found))
+
+    async def StopDrill(
+        self, request: failover_pb2.StopDrillRequest, context: Context
+    ) -> failover_pb2.StopDrillResponse:
+        found = await self.introspection.drills.stop(request.number, time_left(context))
+        return failover_pb2.StopDrillResponse(drill=_drill(found))
 
     def _loss(self, request: failover_pb2.PlanFailoverRequest) -> Loss:
         """What is lost.
@@ -123,6 +150,18 @@ def _move(one: Move) -> failover_pb2.FailoverMove:
         switch_seconds=one.switch_s,
         before=one.before,
         after=one.after,
+    )
+
+
+def _drill(one: DrillReport) -> failover_pb2.Drill:
+    return failover_pb2.Drill(
+        number=one.number,
+        until=_timestamp(one.until_s),
+        nodes=[
+            failover_pb2.DrillNode(node=each.node, reason=each.reason, planned=each.planned, given=each.given)
+            for each in one.words
+        ],
+        missing=one.missing,
     )
 
 
