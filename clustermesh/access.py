@@ -23,6 +23,7 @@ from clustermesh.etcdapi.etcdserverpb.rpc_pb2_grpc import AuthStub
 
 ROOT, REMOTE = "root", "remote"
 ENABLED_ALREADY = "authentication is already enabled"
+DISABLED = "authentication is not enabled"
 
 
 def admin(cluster: str) -> str:
@@ -47,7 +48,7 @@ class Access:
         for role in (ROOT, REMOTE):
             if role not in roles:
                 await self._ask("RoleAdd", rpc_pb2.AuthRoleAddRequest(name=role), role)
-        for permission in _shared_by(cluster):
+        for permission in shared_by(cluster):
             request = rpc_pb2.AuthRoleGrantPermissionRequest(name=REMOTE, perm=permission)
             await self._ask("RoleGrantPermission", request, REMOTE)
         # etcd wants a user of this name before it asks anybody who they are.
@@ -75,6 +76,29 @@ class Access:
         return tuple(
             sorted(name.removeprefix(prefix) for name in await self._users() if name.startswith(prefix))
         )
+
+    async def is_enabled(self) -> bool:
+        """Whether etcd asks who somebody is."""
+        try:
+            # Nobody is called like that; etcd 3.4 has no other question that tells.
+            await self._ask("Authenticate", rpc_pb2.AuthenticateRequest(name=""))
+        except KvRefused as error:
+            return DISABLED not in error.reason
+        return True
+
+    async def roles(self) -> dict[str, tuple[str, ...]]:
+        """Every user, and the roles it has."""
+        found = {}
+        for name in await self._users():
+            answer = await self._ask("UserGet", rpc_pb2.AuthUserGetRequest(name=name), name)
+            found[name] = tuple(answer.roles)
+        return found
+
+    async def permissions(self, role: str) -> tuple[Permission, ...]:
+        """What ``role`` may do; nothing if there is no such role."""
+        if role not in (await self._ask("RoleList", rpc_pb2.AuthRoleListRequest())).roles:
+            return ()
+        return tuple((await self._ask("RoleGet", rpc_pb2.AuthRoleGetRequest(role=role), role)).perm)
 
     async def _users(self) -> Sequence[str]:
         found: Sequence[str] = (await self._ask("UserList", rpc_pb2.AuthUserListRequest())).users
@@ -106,7 +130,7 @@ async def access(
         await caller.close()
 
 
-def _shared_by(cluster: str) -> tuple[Permission, ...]:
+def shared_by(cluster: str) -> tuple[Permission, ...]:
     """What a reader of ``cluster`` needs (clustermesh-apiserver's role of the same name)."""
     prefixes = (f"{keys.STATE}/", keys.synced_prefix(cluster))
     single = (keys.HEARTBEAT, keys.cluster_config(cluster))

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clustermesh import membership_cli
+from clustermesh import doctor_cli, membership_cli
 from clustermesh.errors import ClustermeshError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--election-ttl", type=int, default=15, metavar="SECONDS")
     publish.add_argument("--data-ttl", type=int, default=900, metavar="SECONDS")
     publish.set_defaults(run=_publish)
+    doctor = commands.add_parser("doctor", help=doctor_cli.TOLD, description=doctor_cli.TOLD)
+    doctor_cli.add_arguments(doctor)
+    doctor.set_defaults(run=doctor_cli.run)
     membership_cli.add_commands(commands)
     return parser
 

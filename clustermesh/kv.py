@@ -168,6 +168,10 @@ class Kv:
         """Renew ``lease`` once; LeaseLost when etcd does not know it any more."""
         await leases.renew(self._caller, lease)
 
+    async def lease_left(self, lease_id: int) -> tuple[int, int]:
+        """Seconds that are left of a lease, whoever has it, and those it was granted; (-1, 0): it is gone."""
+        return await leases.left(self._caller, lease_id)
+
     async def keep(self, lease: Lease) -> NoReturn:
         """Keep ``lease`` alive until cancelled.
 

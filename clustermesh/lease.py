@@ -81,6 +81,23 @@ async def renew(caller: Caller, lease: Lease) -> None:
     lease.expires_at = asked_at + answer.TTL
 
 
+async def left(caller: Caller, lease_id: int) -> tuple[int, int]:
+    """Seconds that are left of a lease, whoever has it, and those it was granted; (-1, 0): it is gone."""
+
+    async def invoke(
+        channel: grpc.aio.Channel, metadata: Metadata, timeout_s: float
+    ) -> rpc_pb2.LeaseTimeToLiveResponse:
+        request = rpc_pb2.LeaseTimeToLiveRequest(ID=lease_id)
+        stub = rpc_pb2_grpc.LeaseStub(channel)
+        return await stub.LeaseTimeToLive(request, timeout=timeout_s, metadata=metadata)
+
+    try:
+        answer = await caller.call("lease timetolive", "", invoke)
+    except LeaseLost:
+        return -1, 0
+    return answer.TTL, answer.grantedTTL
+
+
 async def keep(caller: Caller, lease: Lease) -> NoReturn:
     """Renew at every third of the lease's time until cancelled or lost (LeaseLost)."""
     while True:

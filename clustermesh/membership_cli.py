@@ -20,8 +20,6 @@ DIRECTORY = Path("/etc/meshd/clustermesh")
 # Of an invitation: standard output, or input, so that no file with a key is left.
 STANDARD = Path("-")
 DAYS = 365
-# A certificate that ends sooner is worth a word.
-SOON = datetime.timedelta(days=30)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -173,6 +171,7 @@ def _leave(options: argparse.Namespace) -> int:
 
 def _status(options: argparse.Namespace) -> int:
     from clustermesh import membership  # noqa: PLC0415 - as above
+    from clustermesh.doctor import SOON  # noqa: PLC0415 - as above
 
     cluster = membership.own(options.directory)
     print(f"{cluster.name}, id {cluster.cluster_id}, etcd at {', '.join(cluster.endpoints)}")

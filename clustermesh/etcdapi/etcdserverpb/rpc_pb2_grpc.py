@@ -365,6 +365,11 @@ class LeaseStub(object):
                 request_serializer=etcdserverpb_dot_rpc__pb2.LeaseKeepAliveRequest.SerializeToString,
                 response_deserializer=etcdserverpb_dot_rpc__pb2.LeaseKeepAliveResponse.FromString,
                 _registered_method=True)
+        self.LeaseTimeToLive = channel.unary_unary(
+                '/etcdserverpb.Lease/LeaseTimeToLive',
+                request_serializer=etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveRequest.SerializeToString,
+                response_deserializer=etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveResponse.FromString,
+                _registered_method=True)
 
 
 class LeaseServicer(object):
@@ -388,6 +393,12 @@ class LeaseServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LeaseTimeToLive(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LeaseServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -405,6 +416,11 @@ def add_LeaseServicer_to_server(servicer, server):
                     servicer.LeaseKeepAlive,
                     request_deserializer=etcdserverpb_dot_rpc__pb2.LeaseKeepAliveRequest.FromString,
                     response_serializer=etcdserverpb_dot_rpc__pb2.LeaseKeepAliveResponse.SerializeToString,
+            ),
+            'LeaseTimeToLive': grpc.unary_unary_rpc_method_handler(
+                    servicer.LeaseTimeToLive,
+                    request_deserializer=etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveRequest.FromString,
+                    response_serializer=etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -498,6 +514,33 @@ class Lease(object):
             metadata,
             _registered_method=True)
 
+    @staticmethod
+    def LeaseTimeToLive(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/etcdserverpb.Lease/LeaseTimeToLive',
+            etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveRequest.SerializeToString,
+            etcdserverpb_dot_rpc__pb2.LeaseTimeToLiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
 
 class AuthStub(object):
     """Missing associated documentation comment in .proto file."""
@@ -523,6 +566,11 @@ class AuthStub(object):
                 request_serializer=etcdserverpb_dot_rpc__pb2.AuthUserAddRequest.SerializeToString,
                 response_deserializer=etcdserverpb_dot_rpc__pb2.AuthUserAddResponse.FromString,
                 _registered_method=True)
+        self.UserGet = channel.unary_unary(
+                '/etcdserverpb.Auth/UserGet',
+                request_serializer=etcdserverpb_dot_rpc__pb2.AuthUserGetRequest.SerializeToString,
+                response_deserializer=etcdserverpb_dot_rpc__pb2.AuthUserGetResponse.FromString,
+                _registered_method=True)
         self.UserList = channel.unary_unary(
                 '/etcdserverpb.Auth/UserList',
                 request_serializer=etcdserverpb_dot_rpc__pb2.AuthUserListRequest.SerializeToString,
@@ -542,6 +590,11 @@ class AuthStub(object):
                 '/etcdserverpb.Auth/RoleAdd',
                 request_serializer=etcdserverpb_dot_rpc__pb2.AuthRoleAddRequest.SerializeToString,
                 response_deserializer=etcdserverpb_dot_rpc__pb2.AuthRoleAddResponse.FromString,
+                _registered_method=True)
+        self.RoleGet = channel.unary_unary(
+                '/etcdserverpb.Auth/RoleGet',
+                request_serializer=etcdserverpb_dot_rpc__pb2.AuthRoleGetRequest.SerializeToString,
+                response_deserializer=etcdserverpb_dot_rpc__pb2.AuthRoleGetResponse.FromString,
                 _registered_method=True)
         self.RoleList = channel.unary_unary(
                 '/etcdserverpb.Auth/RoleList',
@@ -576,6 +629,12 @@ class AuthServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UserGet(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UserList(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -595,6 +654,12 @@ class AuthServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RoleAdd(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RoleGet(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -630,6 +695,11 @@ def add_AuthServicer_to_server(servicer, server):
                     request_deserializer=etcdserverpb_dot_rpc__pb2.AuthUserAddRequest.FromString,
                     response_serializer=etcdserverpb_dot_rpc__pb2.AuthUserAddResponse.SerializeToString,
             ),
+            'UserGet': grpc.unary_unary_rpc_method_handler(
+                    servicer.UserGet,
+                    request_deserializer=etcdserverpb_dot_rpc__pb2.AuthUserGetRequest.FromString,
+                    response_serializer=etcdserverpb_dot_rpc__pb2.AuthUserGetResponse.SerializeToString,
+            ),
             'UserList': grpc.unary_unary_rpc_method_handler(
                     servicer.UserList,
                     request_deserializer=etcdserverpb_dot_rpc__pb2.AuthUserListRequest.FromString,
@@ -649,6 +719,11 @@ def add_AuthServicer_to_server(servicer, server):
                     servicer.RoleAdd,
                     request_deserializer=etcdserverpb_dot_rpc__pb2.AuthRoleAddRequest.FromString,
                     response_serializer=etcdserverpb_dot_rpc__pb2.AuthRoleAddResponse.SerializeToString,
+            ),
+            'RoleGet': grpc.unary_unary_rpc_method_handler(
+                    servicer.RoleGet,
+                    request_deserializer=etcdserverpb_dot_rpc__pb2.AuthRoleGetRequest.FromString,
+                    response_serializer=etcdserverpb_dot_rpc__pb2.AuthRoleGetResponse.SerializeToString,
             ),
             'RoleList': grpc.unary_unary_rpc_method_handler(
                     servicer.RoleList,
@@ -742,6 +817,33 @@ class Auth(object):
             '/etcdserverpb.Auth/UserAdd',
             etcdserverpb_dot_rpc__pb2.AuthUserAddRequest.SerializeToString,
             etcdserverpb_dot_rpc__pb2.AuthUserAddResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UserGet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/etcdserverpb.Auth/UserGet',
+            etcdserverpb_dot_rpc__pb2.AuthUserGetRequest.SerializeToString,
+            etcdserverpb_dot_rpc__pb2.AuthUserGetResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -850,6 +952,33 @@ class Auth(object):
             '/etcdserverpb.Auth/RoleAdd',
             etcdserverpb_dot_rpc__pb2.AuthRoleAddRequest.SerializeToString,
             etcdserverpb_dot_rpc__pb2.AuthRoleAddResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RoleGet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/etcdserverpb.Auth/RoleGet',
+            etcdserverpb_dot_rpc__pb2.AuthRoleGetRequest.SerializeToString,
+            etcdserverpb_dot_rpc__pb2.AuthRoleGetResponse.FromString,
             options,
             channel_credentials,
             insecure,
