@@ -94,13 +94,18 @@ def freshness(snapshot: Snapshot) -> Iterator[Finding]:
             yield error("freshness", where, f"there is no {keys.HEARTBEAT}: nobody publishes", restart)
             continue
         ahead_s = etcd.clock_ahead_s or 0.0
-        age_s = (snapshot.now + timedelta(seconds=ahead_s) - etcd.heartbeat_at).total_seconds()
+        written_s = (snapshot.now + timedelta(seconds=ahead_s) - etcd.heartbeat_at).total_seconds()
+        # What arrived does not depend on anybody's clock.
+        age_s = written_s if etcd.heard_s is None else etcd.heard_s
         if age_s > HEARTBEAT_LIMIT_S:
             problem = f"the last heartbeat was written {age_s:.0f} s ago: what it lists may be outdated"
             yield error("freshness", where, problem, restart)
-        elif age_s < -SKEW_S:
-            problem = f"its heartbeat was written {-age_s:.0f} s from now"
-            yield warning("clocks", where, problem, "let the publisher keep time with NTP")
+        off_s = min(written_s, 0.0) if etcd.heard_s is None else written_s - etcd.heard_s
+        if abs(off_s) > SKEW_S:
+            order = "behind" if off_s > 0 else "ahead of"
+            whose = "that of the etcd" if etcd.clock_ahead_s is not None else "ours"
+            problem = f"the clock of its publisher is {abs(off_s):.0f} s {order} {whose}"
+            yield warning("clocks", where, problem, "let all nodes there keep time with NTP")
 
 
 def leases(snapshot: Snapshot) -> Iterator[Finding]:

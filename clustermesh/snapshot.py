@@ -88,7 +88,8 @@ class Etcd:
     """The etcd of ``cluster`` as the client file ``path`` reaches it; ``is_own``: of the cluster that looks.
 
     ``problem``: why nothing was read of it. ``config`` None: it names no such cluster, or ``config_problem``.
-    ``heartbeat_at``: by the clock of who wrote it; None: there is none. ``canaries``: keys. ``invalid``: of records, a
+    ``heartbeat_at``: by the clock of who wrote it; None: there is none. ``heard_s``: how long ago it arrived at somebody who
+    watches; None: nobody does. ``canaries``: keys. ``invalid``: of records, a
     sentence each. ``writable``, ``readable``: keys that this certificate may write, or read, and a peer must not.
     ``users`` None: not known; only a cluster's own certificate may ask.
     """
@@ -103,6 +104,7 @@ class Etcd:
     config: ClusterConfig | None = None
     config_problem: str = ""
     heartbeat_at: datetime.datetime | None = None
+    heard_s: float | None = None
     canaries: frozenset[str] = frozenset()
     leases: tuple[KeyLease, ...] = ()
     nodes: tuple[NodeNetworks, ...] = ()

@@ -42,6 +42,11 @@ DETECTION is the time from a node's last answer to the finding that it is silent
 held the change (the longest of all services), LEFT OPEN how many sockets were then still open to pods of the silent nodes.
 """
 
+MESH_DOCTOR = """\
+What the agent knows of clusters, nodes and probes, and what its client files and every etcd that they name say now. Nothing
+is changed. Exit status: 0 nothing is wrong, 1 something is. docs/join-clusters.md has what is looked at.
+"""
+
 
 def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     """The parser; of EXTRAS those named in ``extras`` with their own arguments, the others by name only."""
@@ -58,6 +63,7 @@ def build(extras: Collection[str] = ()) -> argparse.ArgumentParser:
     add_backends(commands)
     add_short_circuit(commands)
     add_failover(commands)
+    add_mesh(commands)
     add_cni(commands)
     add_tools(commands)
     for name, (module, help_text) in EXTRAS.items():
@@ -164,6 +170,24 @@ def add_failover(commands: Commands) -> None:
         "failover:history",
         "which failovers this node remembers, the newest first",
         epilog=FAILOVER_HISTORY,
+    )
+
+
+def add_mesh(commands: Commands) -> None:
+    """The commands of ``mesh``."""
+    actions = add_group(commands, "mesh", "all clusters that this one is joined with")
+    doctor = add_command(
+        actions,
+        "doctor",
+        "mesh:doctor",
+        "what is wrong with the mesh, where, and what to do",
+        epilog=MESH_DOCTOR,
+        formats=("table", "json"),
+    )
+    doctor.add_argument(
+        "--no-files",
+        action="store_true",
+        help="only what the agent knows; on another machine it is so anyway",
     )
 
 

@@ -18,7 +18,7 @@ from meshd.api.v1.node_pb2_grpc import NodeServiceStub
 from meshd.api.v1.service_pb2_grpc import ServiceServiceStub
 from meshd.api.v1.short_circuit_pb2_grpc import ShortCircuitServiceStub
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
-from meshd.config import Api, Config
+from meshd.config import Api, ClusterMesh, Config
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.state import Mesh
@@ -76,7 +76,11 @@ class FakeAgent:
 
 @asynccontextmanager
 async def serving(
-    directory: Path, api: Api | None = None, patience_s: float = 10.0
+    directory: Path,
+    api: Api | None = None,
+    patience_s: float = 10.0,
+    *,
+    clustermesh: ClusterMesh | None = None,
 ) -> AsyncIterator[FakeAgent]:
     """An agent whose run and state directories are below ``directory``; what it kept there is in force again."""
     config = Config(
@@ -85,6 +89,8 @@ async def serving(
         run_dir=directory / "run",
         state_dir=directory / "state",
         api=api or Api(),
+        cluster_id=1,
+        clustermesh=clustermesh or ClusterMesh(),
     )
     mesh = Mesh()
     dataplane = FakeDataplane(mesh)

@@ -93,7 +93,8 @@ SECOND = Member("192.0.2.2:2379", ends=NOW + 365 * DAY, version="3.6.0")
         ({"members": member(ends=NOW + 29 * DAY)}, "ends 2026-06-30, in 29 days"),
         ({"certificates": (CertificateFile(Path("/c"), "", NOW + DAY, NOW + 90 * DAY),)}, "begins only 2026-06-02"),
         ({"alarms": frozenset({"NOSPACE"})}, "alarm NOSPACE"),
-        ({"heartbeat_at": NOW + DAY}, "its heartbeat was written 86400 s from now"),
+        ({"heartbeat_at": NOW + DAY}, "the clock of its publisher is 86400 s ahead of that of the etcd"),
+        ({"heard_s": 131.0}, "the last heartbeat was written 131 s ago"),
         ({"leases": (KeyLease("k", -1, 1),)}, "k in the etcd of cm-2: its lease is gone"),
         ({"leases": (KeyLease("k", 299, 600),)}, "not renewed: 299 of 600 s are left"),
     ],
@@ -120,6 +121,15 @@ def test_two_peers_with_one_id_or_network_are_told_of() -> None:
     assert any(
         "10.2.0.0/16 of cluster cm-2 overlaps 10.2.0.0/16 of cluster cm-3" in each for each in problems
     )
+
+
+def test_a_heartbeat_that_was_heard_is_judged_by_that_and_tells_the_clock_of_who_wrote_it() -> None:
+    problems = said(etcd(2, heartbeat_at=NOW - datetime.timedelta(seconds=600), heard_s=20.0))
+    assert problems == ["warning etcd of cm-2: the clock of its publisher is 580 s behind that of the etcd"]
+    ten_s = datetime.timedelta(seconds=10)
+    # As far off as the clock of the etcd beside it, which is told already.
+    well = etcd(2, members=member(clock_ahead_s=10.0), heartbeat_at=NOW - 2 * ten_s + ten_s, heard_s=20.0)
+    assert said(well) == ["warning etcd of cm-2 at 192.0.2.1:2379: its clock is 10 s ahead of ours"]
 
 
 def test_the_id_that_etcd_says_of_ourselves_is_the_one_that_is_configured() -> None:
