@@ -14,6 +14,7 @@ from clustermesh.addresses import Network
 from clustermesh.etcd_checks import SKEW_S
 from clustermesh.finding import Finding, Severity, error, ordered, some, warning
 from clustermesh.overlap import overlapping
+from clustermesh.records import EXPORT_MODES
 from clustermesh.snapshot import Snapshot
 
 # A certificate that ends sooner is worth a word.
@@ -63,6 +64,11 @@ def identity(snapshot: Snapshot) -> Iterator[Finding]:
             ids[number] = etcd.cluster
         if (text := etcd.pin.config_problem(number)) is not None:
             yield error("identity", where, text, "if that is meant, let it invite you anew and join it")
+        if (mode := etcd.config.endpoint_slices_export_mode) not in EXPORT_MODES:
+            remedy_of_mode = "let it export services or endpoint slices in a mode that is known here"
+            yield error(
+                "identity", where, f"its export mode {mode!r} is not one that can be read", remedy_of_mode
+            )
         if etcd.config.max_connected_clusters != limit:
             problem = f"it allows {etcd.config.max_connected_clusters} clusters, this one {limit}"
             yield error("identity", where, problem, "use the same maxConnectedClusters in all clusters")

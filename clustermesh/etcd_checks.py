@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from clustermesh import keys
 from clustermesh.finding import SHOWN, Finding, Severity, error, some, warning
+from clustermesh.records import SERVICES
 from clustermesh.snapshot import Etcd, Snapshot
 
 # What readers of Cilium and of meshd wait for.
-AWAITED = ("nodes", "identities", "ip", "services")
+AWAITED = ("nodes", "identities", "ip")
 # The Date of an answer is in whole seconds, and an answer takes its time.
 SKEW_S = 3.0
 # Two heartbeats and a little; an older one says that nobody vouches for what is there.
@@ -85,7 +86,9 @@ def freshness(snapshot: Snapshot) -> Iterator[Finding]:
         if etcd.config is None:
             continue
         where, restart = f"etcd of {etcd.cluster}", "see that an agent there is elected and can write"
-        wanted = [keys.canary(etcd.cluster, each, cached=etcd.config.cached) for each in AWAITED]
+        of_services = "services" if etcd.config.endpoint_slices_export_mode == SERVICES else "endpointslices"
+        awaited = (*AWAITED, of_services)
+        wanted = [keys.canary(etcd.cluster, each, cached=etcd.config.cached) for each in awaited]
         missing = [key for key in wanted if key not in etcd.canaries]
         if etcd.config.synced_canaries and missing:
             problem = f"not all is written: {some(missing)} is missing, so readers wait"

@@ -15,6 +15,7 @@ from typing import TypeVar
 from clustermesh import keys
 from clustermesh.access import REMOTE, Access, shared_by
 from clustermesh.call import Caller, KvOptions
+from clustermesh.endpoint_slice import decode_slice
 from clustermesh.errors import InvalidRecord, KvError, KvRefused
 from clustermesh.etcdapi.authpb.auth_pb2 import Permission
 from clustermesh.kv import Kv
@@ -23,7 +24,14 @@ from clustermesh.node_record import Node, decode_node
 from clustermesh.operations import Compare, KeyValue, Put
 from clustermesh.peers import Peer
 from clustermesh.pin import REACHED_BY
-from clustermesh.records import ClusterConfig, decode_config, decode_service
+from clustermesh.records import (
+    SERVICES,
+    SERVICES_AND_SLICES,
+    SLICES,
+    ClusterConfig,
+    decode_config,
+    decode_service,
+)
 from clustermesh.snapshot import Etcd, Grant, KeyLease, NodeNetworks, Users
 
 OPTIONS = KvOptions(attempt_timeout_s=1.5, deadline_s=4.0)
@@ -58,12 +66,20 @@ async def read(kv: Kv, peer: Peer, seen: Etcd) -> Etcd:
             key, decode_node(key, value, cluster=name, name=last, cluster_id=number)
         ),
     )
-    await under(
-        keys.services_prefix(name, cached=cached),
-        lambda key, last, value: peer.pin.service(
-            key, decode_service(key, value, cluster=name, name=last, cluster_id=number)
-        ),
-    )
+    if config is None or config.endpoint_slices_export_mode in {SERVICES, SERVICES_AND_SLICES}:
+        await under(
+            keys.services_prefix(name, cached=cached),
+            lambda key, last, value: peer.pin.service(
+                key, decode_service(key, value, cluster=name, name=last, cluster_id=number)
+            ),
+        )
+    if config is not None and config.endpoint_slices_export_mode in {SERVICES_AND_SLICES, SLICES}:
+        await under(
+            keys.slices_prefix(name, cached=cached),
+            lambda key, last, value: peer.pin.endpoint_slice(
+                key, decode_slice(key, value, cluster=name, name=last, cluster_id=number)
+            ),
+        )
     said = [each for each in (config_item, heartbeat, *canaries) if each is not None]
     return replace(
         seen,

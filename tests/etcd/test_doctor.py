@@ -19,6 +19,7 @@ from clustermesh.access import access
 from clustermesh.authority import Authority, Pair, write, write_pair
 from clustermesh.channel import TlsFiles
 from clustermesh.doctor import findings
+from clustermesh.endpoint_slice import encode_slice
 from clustermesh.examination import Files, examine, joined_files, now
 from clustermesh.finding import Finding
 from clustermesh.invitation import Cluster
@@ -26,7 +27,8 @@ from clustermesh.kv import Kv
 from clustermesh.lease import Lease
 from clustermesh.node_record import Node, encode_node
 from clustermesh.publisher import Publisher, PublisherOptions
-from clustermesh.records import encode_config, encode_service
+from clustermesh.records import SERVICES_AND_SLICES, encode_config, encode_service
+from clustermesh.service_slices import slices_of
 from tests.etcd.process import EtcdProcess
 from tests.etcd.test_membership import clustermesh
 from tests.etcd.test_publisher import CONFIG, running, service
@@ -150,6 +152,13 @@ async def backend_elsewhere(mesh: Mesh) -> None:
     await mesh.put(keys.service("cm-1", "ns", "stolen"), encode_service(stolen))
 
 
+async def slice_elsewhere(mesh: Mesh) -> None:
+    both = replace(CONFIG, endpoint_slices_export_mode=SERVICES_AND_SLICES)
+    await mesh.put(keys.cluster_config("cm-1"), encode_config(both))
+    for one in slices_of(service("stolen", "10.2.0.9")):
+        await mesh.put(keys.endpoint_slice("cm-1", "ns", one.name), encode_slice(one))
+
+
 async def two_nodes_with_one_network(mesh: Mesh) -> None:
     for name in ("a", "b"):
         node = Node(name, "cm-1", 1, ipv4_network=ip_network("10.1.3.0/24"))
@@ -235,6 +244,7 @@ IN_ETCD: Broken = {
     other_id: ({("error", "identity")}, "its cluster id is 7, it was joined as 1"),
     broken_config: ({("error", "answers")}, "cilium/cluster-config/cm-1"),
     backend_elsewhere: ({("error", "records")}, "10.2.0.9 is in no network that the peer was joined with"),
+    slice_elsewhere: ({("error", "records")}, "endpoints: 10.2.0.9 is in no network that the peer was"),
     two_nodes_with_one_network: (
         {("error", "networks")},
         "10.1.3.0/24 of node cm-1/a overlaps 10.1.3.0/24 of",

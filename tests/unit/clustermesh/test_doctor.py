@@ -38,7 +38,7 @@ def etcd(number: int, **changes: object) -> Etcd:
         members=(Member("192.0.2.1:2379", ends=NOW + 365 * DAY, version="3.5.9", clock_ahead_s=0.4),),
         config=ClusterConfig(number),
         heartbeat_at=NOW - datetime.timedelta(seconds=59),
-        canaries=frozenset(keys.canary(name, each) for each in AWAITED),
+        canaries=frozenset(keys.canary(name, each) for each in (*AWAITED, "services")),
         leases=(KeyLease(keys.HEARTBEAT, 600, 900),),
     )
     return replace(well, **changes)  # type: ignore[arg-type] # passed through
@@ -79,6 +79,11 @@ SECOND = Member("192.0.2.2:2379", ends=NOW + 365 * DAY, version="3.6.0")
     [
         ({"config": config(cluster_id=1), "pin": Pin(0, (ip_network("10.2.0.0/16"),))}, "is that of cm-1"),
         ({"config": config(cluster_id=300), "pin": Pin()}, "its cluster id 300 is not within 1..255"),
+        ({"config": config(endpoint_slices_export_mode="all")}, "its export mode 'all' is not one that can be read"),
+        (
+            {"config": config(endpoint_slices_export_mode="endpointslices-only")},
+            "cilium/synced/cm-2/cilium/state/endpointslices/v1 is missing",
+        ),
         ({"config": config(max_connected_clusters=511)}, "it allows 511 clusters, this one 255"),
         ({"pin": Pin(2)}, "/peers/cm-2: cluster cm-2 is not pinned: it may name any address"),
         ({"pin": Pin(2, (ip_network("10.0.0.0/8"),))}, "10.0.0.0/8 of cluster cm-2 overlaps 10.1.0.0/16 of cluster cm-1"),
@@ -105,7 +110,7 @@ def test_what_is_wrong_is_said_with_its_object(changes: dict[str, object], expec
 
 
 def test_a_copy_that_a_kvstoremesh_keeps_has_canaries_of_its_own() -> None:
-    cached = frozenset(keys.canary("cm-2", each, cached=True) for each in AWAITED)
+    cached = frozenset(keys.canary("cm-2", each, cached=True) for each in (*AWAITED, "services"))
     assert said(etcd(2, config=config(cached=True), canaries=cached)) == []
     assert len(said(etcd(2, config=config(cached=True)))) == 1
 
