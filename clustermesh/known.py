@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from clustermesh.endpoint_slice import EndpointSlice
 from clustermesh.node_reader import NodeCopies
-from clustermesh.pin import Pin
+from clustermesh.pin import Forbids, Pin, nothing
 from clustermesh.records import ClusterService
 from clustermesh.reflector import Copy
 from clustermesh.removals import Removals
@@ -43,18 +44,29 @@ class Known:
         """Field at fault -> how often, ever."""
         return self.services.refusals + self.slices.refusals + self.nodes.refusals
 
-    def forget(self, pin: Pin) -> None:
-        """Without what ``pin`` does not allow."""
+    def forget(self, pin: Pin, forbids: Forbids = nothing) -> bool:
+        """Without what ``pin`` does not allow, and without services with backends that ``forbids`` names; whether there
+        was anything."""
+
+        def is_bad(record: Any) -> bool:  # Any: of each kind
+            backends = record.backends if isinstance(record, ClusterService | EndpointSlice) else ()
+            return not pin.allows(record) or any(map(forbids, backends))
+
         copies: tuple[Copy[Any], ...] = (
             self.services,
             self.slices.slices,
             self.nodes.nodes,
             self.nodes.addresses,
         )  # Any: of each kind
+        found = False
         for copy in copies:
-            copy.records = {name: record for name, record in copy.records.items() if pin.allows(record)}
-        self.removals.forget(lambda record: not pin.allows(record))
-        self.nodes.address_removals.forget(lambda record: not pin.allows(record))
+            allowed = {name: record for name, record in copy.records.items() if not is_bad(record)}
+            found = found or len(allowed) < len(copy.records)
+            copy.records = allowed
+        found = any(map(is_bad, self.removals.in_force.values())) or found
+        self.removals.forget(is_bad)
+        self.nodes.address_removals.forget(is_bad)
+        return found
 
 
 def restored(services: Mapping[str, ClusterService], kept: Mapping[str, KeptService], now_s: float) -> Known:

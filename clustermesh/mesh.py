@@ -18,6 +18,7 @@ from clustermesh.keys import cluster_name_problem
 from clustermesh.known import Known
 from clustermesh.node_reader import NodeSink
 from clustermesh.peers import Peer, Scan, read_directory
+from clustermesh.pin import Forbids, nothing
 from clustermesh.remote import Remote, RemoteOptions, RemoteStatus
 from clustermesh.sink import KeptService, Sink
 
@@ -46,6 +47,7 @@ class ClusterMesh:
 
     ``nodes`` is told of their nodes; None: these are not read. ``restored(cluster)`` is what is in force of it when it comes
     up, from an earlier process; ``nodes_answer(cluster)`` whether the data path reaches its nodes, true where nobody knows.
+    ``forbids``: where none may have backends; judge_again() when that is more than before.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ClusterMesh:
         nodes: NodeSink | None = None,
         restored: Callable[[str], Known] = lambda _: Known(),
         nodes_answer: Callable[[str], bool] = lambda _: True,
+        forbids: Forbids = nothing,
     ) -> None:
         if (problem := cluster_name_problem(own_name)) is not None:
             raise OptionsError(f"cluster name {own_name!r} {problem}")
@@ -69,6 +72,7 @@ class ClusterMesh:
         self._nodes = nodes
         self._restored = restored
         self._nodes_answer = nodes_answer
+        self._forbids = forbids
         self._options = options or MeshOptions()
         self._remotes: dict[str, Remote] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
@@ -91,6 +95,11 @@ class ClusterMesh:
         """All that stood although ``cluster`` does not name it is gone now; what that was. None: there is no such peer."""
         remote = self._remotes.get(cluster)
         return None if remote is None else remote.confirm()
+
+    def judge_again(self) -> None:
+        """What is forbidden is more than before."""
+        for remote in self._remotes.values():
+            remote.judge_again()
 
     async def run(self) -> NoReturn:
         """Follow the directory and all its peers until cancelled."""
@@ -155,6 +164,7 @@ class ClusterMesh:
             known=known.known if known is not None else self._restored(peer.name),
             nodes=self._nodes,
             nodes_answer=lambda: self._nodes_answer(peer.name),
+            forbids=self._forbids,
         )
         self._remotes[peer.name] = remote
         self._tasks[peer.name] = group.create_task(remote.run())

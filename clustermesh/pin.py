@@ -6,7 +6,7 @@ whose etcd somebody else writes to can name addresses that another cluster has, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Any
@@ -95,6 +95,26 @@ class Pin:
     def _check_network(self, key: str, where: str, network: Network) -> None:
         if self.networks and not any(_within(network, wider) for wider in self.networks):
             raise InvalidRecord(key, where, f"{network} is in no network that the peer was joined with")
+
+
+Forbids = Callable[[Address], str]
+"""Why no backend of a peer may be at an address, whatever its pin says, as a phrase; "": one may."""
+
+
+def nothing(_: Address) -> str:
+    """Forbids nothing."""
+    return ""
+
+
+def check_backends(key: str, where: str, addresses: Iterable[Address], forbids: Forbids) -> None:
+    """Returns if ``forbids`` none of ``addresses``.
+
+    Raises:
+        InvalidRecord: it forbids one.
+    """
+    for address in addresses:
+        if reason := forbids(address):
+            raise InvalidRecord(key, where, f"{to_text(address)} {reason}")
 
 
 ANY = Pin()

@@ -27,6 +27,7 @@ from clustermesh.kv import Kv
 from clustermesh.node_reader import NodeReader, NodeSink
 from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
+from clustermesh.pin import Forbids, check_backends, nothing
 from clustermesh.records import (
     EXPORT_MODES,
     SERVICES,
@@ -103,6 +104,7 @@ class Remote:
 
     ``claim(cluster id)`` returns the other peer that has this id, if any. ``nodes`` None: only services are read.
     ``nodes_answer``: whether the data path reaches the peer's nodes; true where nobody knows.
+    ``forbids(address)`` says why no backend may be there, whatever the pin says; "": one may.
     """
 
     def __init__(
@@ -116,13 +118,15 @@ class Remote:
         known: Known | None = None,
         nodes: NodeSink | None = None,
         nodes_answer: Callable[[], bool] = lambda: True,
+        forbids: Forbids = nothing,
     ) -> None:
         self.peer = peer
         self._options = options or RemoteOptions()
+        self._forbids = forbids
         self.known = known or Known()
         self.known.removals.hold_s = self._options.hold_s
-        # The last good version of a record stays in force, unless the pin says now that it never was good.
-        self.known.forget(peer.pin)
+        # The last good version of a record stays in force, unless it is said now that it never was good.
+        self.known.forget(peer.pin, forbids)
         self._nodes = nodes
         self._nodes_answer = nodes_answer
         self._own_id = own_id
@@ -137,6 +141,17 @@ class Remote:
         self._config: ClusterConfig | None = None
         self._failures = 0
         self._last_failure = ""
+
+    def judge_again(self) -> None:
+        """What is forbidden is more than before: what of it is in force is forgotten, and everything listed again."""
+        before = list(self.known.removals.in_force)
+        if not self.known.forget(self.peer.pin, self._forbids):
+            return
+        gone = [name for name in before if name not in self.known.removals.in_force]
+        log.warning("services with backends that are forbidden now", cluster=self.peer.name, services=gone)
+        # At once, also where the peer is out of reach.
+        self._tell_gone(gone)
+        self._judge_again()
 
     @property
     def status(self) -> RemoteStatus:
@@ -232,10 +247,12 @@ class Remote:
 
         def service(key: str, full_name: str, value: bytes) -> ClusterService:
             read = decode_service(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
+            check_backends(key, "backends", read.backends, self._forbids)
             return pin.service(key, read)
 
         def endpoint_slice(key: str, full_name: str, value: bytes) -> EndpointSlice:
             read = decode_slice(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
+            check_backends(key, "endpoints", read.backends, self._forbids)
             return pin.endpoint_slice(key, read)
 
         def canary(resource: str) -> str | None:

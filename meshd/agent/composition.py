@@ -27,7 +27,13 @@ from meshd.agent.failover_figures import failover_figures
 from meshd.agent.failover_view import FailoverView
 from meshd.agent.introspect import DataplaneView, build, problems
 from meshd.agent.kubernetes_node import KubernetesNode, configured
-from meshd.agent.kubernetes_view import KUBERNETES, kubernetes_source, source_figures, source_problems
+from meshd.agent.kubernetes_view import (
+    KUBERNETES,
+    api_servers_of,
+    kubernetes_source,
+    source_figures,
+    source_problems,
+)
 from meshd.agent.node_figures import node_figures, probe_figures
 from meshd.agent.own_node import OwnNode
 from meshd.agent.pod_network_view import PodNetworkView, traffic_control
@@ -64,6 +70,7 @@ from meshd.sources.local_etcd import LocalEtcd
 from meshd.sources.manifests import SOURCE as MANIFESTS
 from meshd.sources.manifests import Manifests
 from meshd.sources.node_registry import NodeRegistry
+from meshd.sources.own_addresses import OwnAddresses
 from meshd.sources.remote import RemoteClusters
 from meshd.state import Mesh
 from meshd.state.journal import sources_in
@@ -191,7 +198,8 @@ class Agent:
     ) -> None:
         config = self._config
         limit = config.clustermesh.max_connected_clusters
-        nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name, limit)
+        own_addresses = OwnAddresses(self._mesh, config.cluster_name, api_servers_of(config))
+        nodes = NodeRegistry(self._mesh, config.cluster_name, config.node_name, limit, own_addresses)
         programs = traffic_control(config, self._mesh, dataplane, found)
         view = DataplaneView(config, dataplane, found, programs.places if programs is not None else dict)
         known = [name for name in dataplane.held.source_names.values() if self._is_configured(name)]
@@ -206,6 +214,7 @@ class Agent:
             ),
             nodes=nodes,
             stale_after_s=config.clustermesh.stale_after_s,
+            own=own_addresses,
         )
         manifests = self._manifests()
         kubernetes = kubernetes_source(self._mesh, config)

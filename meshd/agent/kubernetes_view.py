@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from meshd.config import Config
+from meshd.model import Address
 from meshd.servers.introspection import Figure, Sample
 from meshd.state import Mesh
 
@@ -24,6 +25,15 @@ def kubernetes_source(mesh: Mesh, config: Config) -> KubernetesSource | None:
     from meshd.sources.kubernetes.source import KubernetesSource  # noqa: PLC0415 - aiohttp is a heavy import
 
     return KubernetesSource(mesh, config)
+
+
+def api_servers_of(config: Config) -> list[Address]:
+    """Addresses of API servers that the configuration names."""
+    if not config.kubernetes.is_used:
+        return []
+    from meshd.sources.kubernetes.source import api_servers  # noqa: PLC0415 - as above
+
+    return [address for address, _ in api_servers(config.kubernetes.api_server.endpoints)]
 
 
 def source_problems(source: KubernetesSource | None) -> list[str]:

@@ -22,6 +22,7 @@ from meshd.model.cluster import ETCD, OWN_NODE, REMOTE_PREFIX
 from meshd.sources.claims import Claims, Network, unusable
 from meshd.sources.node_addresses import NodeAddresses
 from meshd.sources.node_claims import hosts, networks_of, node_of, ranges_of
+from meshd.sources.own_addresses import OwnAddresses
 from meshd.sources.own_records import own_node
 from meshd.state import Mesh
 from meshd.state.mesh import Object
@@ -35,10 +36,20 @@ Key = tuple[str, str, str]
 class NodeRegistry:
     """A sink of `clustermesh.node_reader` for all clusters, ``cluster`` itself among them; ``name`` is this node.
 
-    Nodes that the mesh holds at the start are in force: a journal told of them.
+    Nodes that the mesh holds at the start are in force: a journal told of them. ``ours``: what else of this cluster's no
+    other may have; None: nothing.
     """
 
-    def __init__(self, mesh: Mesh, cluster: str, name: str, max_connected_clusters: int = 255) -> None:
+    def __init__(
+        self,
+        mesh: Mesh,
+        cluster: str,
+        name: str,
+        max_connected_clusters: int = 255,
+        ours: OwnAddresses | None = None,
+    ) -> None:
+        self._ours = ours
+        self._judged = 0
         self._mesh = mesh
         self._most_clusters = max_connected_clusters
         self._cluster = cluster
@@ -126,6 +137,7 @@ class NodeRegistry:
     def retry(self) -> None:
         """Look again at what was refused, if somebody else has less than before. Cheap; to be called now and then."""
         self._take_own()
+        self._refuse_what_is_ours()
         while self._freed:
             self._freed = False
             for node in list(self._waiting.values()):
@@ -175,6 +187,8 @@ class NodeRegistry:
         for network in networks_of(node):
             if reason := unusable(network):
                 return f"{network}: {reason}"
+            if reason := self._is_ours(node, network):
+                return f"{network} {reason}"
         for network, owner in self._claims.conflicts(node.key, networks_of(node)):
             if self._stale_holder(node, owner) is not None or self._yields(node, owner):
                 continue
@@ -242,7 +256,7 @@ class NodeRegistry:
         for address in sorted(outside):
             (network,) = hosts([address])
             other = next(self._claims.conflicts(node.key, [network]), None)
-            if other is None and not unusable(network):
+            if other is None and not unusable(network) and not self._is_ours(node, network):
                 found.append(address)
                 continue
             if address not in again:
@@ -250,6 +264,36 @@ class NodeRegistry:
             whose = f"node {other.owner[1]}/{other.owner[2]}" if other is not None else "nobody"
             known.refused[address] = f"address {network.network_address} of node {node} belongs to {whose}"
         return tuple(found)
+
+    def _is_ours(self, node: Node, network: Network) -> str:
+        """Why ``node`` cannot have ``network``, though no node has it; empty: it can."""
+        return "" if self._ours is None or node.source == ETCD else self._ours.reason_within(network)
+
+    def _refuse_what_is_ours(self) -> None:
+        """Of nodes that are in force: what was nobody's when they came may be ours by now."""
+        if self._ours is None or self._judged == self._ours.generation:
+            return
+        self._judged = self._ours.generation
+        self._freed = True
+        for node in list(self._mesh.nodes.values()):
+            if not node.is_of_etcd or node.state is NodeState.REFUSED:
+                continue
+            reasons = ((each, self._is_ours(node, each)) for each in networks_of(node))
+            network, reason = next((each for each in reasons if each[1]), (None, ""))
+            if reason:
+                self._refuse(node, f"{network} {reason}")
+
+    def _refuse(self, holder: Node, reason: str) -> None:
+        """``holder``, which was in force, has nothing any more, and waits."""
+        self._claims.remove(holder.key)
+        self.refusals[holder.cluster] += 1
+        log.warning("node refused", node=str(holder), source=holder.source, reason=reason)
+        if holder.state is NodeState.STALE:
+            # There is no record that could come into force again.
+            self._mesh.apply(holder.source, deletes=[(Node, holder.key)])
+            return
+        self._waiting.setdefault(holder.key, replace(holder, state=NodeState.FRESH, reason=""))
+        self._apply(replace(holder, state=NodeState.REFUSED, reason=reason))
 
     def _take_own(self) -> None:
         """What this node has is nobody else's, whoever came first."""

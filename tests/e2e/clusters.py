@@ -1,8 +1,9 @@
 """Whole clusters for a test: an etcd each, real `meshd` processes, workloads of their nodes, and servers behind services.
 
-All of it is in one network namespace of the test's own, where every etcd and backend has an address of the loopback. Which
-node a workload belongs to is decided by its cgroup, as on a machine of its own; service addresses have no route at all, so
-whatever reaches a backend through one was translated by a hook.
+All of it is in one network namespace of the test's own, where every etcd has an address of the loopback, and every backend
+one of BACKENDS, on the same device: no cluster may name loopback addresses to another. Which node a workload belongs to is
+decided by its cgroup, as on a machine of its own; service addresses have no route at all, so whatever reaches a backend
+through one was translated by a hook.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import json
 import signal
 from collections.abc import Callable
+from ipaddress import ip_interface
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -26,6 +28,8 @@ from tests.netns.agent.agent_node import PORT, AgentNode, endpoint_slice, lines,
 # A TypedDict, because for a type checker `**` of a plain dict may fill any parameter.
 Global = TypedDict("Global", {"global": str}, total=False)
 GLOBAL: Global = {"global": "true"}
+# For benchmarks (RFC 2544), and nowhere else; on lo all of the network is local.
+BACKENDS = "198.18.0.1/15"
 ROWS = ("frontends", "slots", "members", "sources")
 Document = dict[str, Any]  # Any: a Kubernetes object
 Rows = dict[tuple[str, str], str]
@@ -160,7 +164,7 @@ class TwoClusters:
     def make(self, nodes_of_first: int = 1, data_lease_s: int = 60) -> None:
         """Both etcds run, nodes are there; cm-2 has one. ``data_lease_s``: how long cm-1's records outlive its publisher."""
         self.first.data_lease_s = data_lease_s
-        netlink.set_up(self.netns, "lo")
+        netlink.set_up(self.netns, "lo", [ip_interface(BACKENDS)])
         for cluster, nodes in ((self.first, nodes_of_first), (self.second, 1)):
             cluster.etcd.launch()
             for _ in range(nodes):

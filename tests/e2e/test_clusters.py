@@ -12,7 +12,7 @@ import yaml
 from tests.e2e.clusters import GLOBAL, Global, Node, TwoClusters
 
 # A backend in each cluster.
-FIRST, SECOND = "127.0.1.11", "127.0.2.11"
+FIRST, SECOND = "198.18.1.11", "198.18.2.11"
 REFUSED = {"[Errno 111] Connection refused"}
 
 

@@ -18,7 +18,7 @@ from tests.e2e.clusters import GLOBAL, Cluster, Node, TwoClusters
 from tests.e2e.traces import wait_for
 
 # Backends: two of cm-1, of which one may leave, and one of cm-2.
-FIRST, LEAVING, SECOND = "127.0.1.11", "127.0.1.12", "127.0.2.11"
+FIRST, LEAVING, SECOND = "198.18.1.11", "198.18.1.12", "198.18.2.11"
 CLIENTS = 30
 WEB, STALE = 1, 2
 Make = Callable[..., TwoClusters]

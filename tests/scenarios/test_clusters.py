@@ -207,6 +207,20 @@ async def test_what_a_cluster_takes_away_whose_nodes_do_not_answer_is_gone(two: 
         await until(second, lambda: seen(second) is None)
 
 
+async def test_a_backend_at_an_address_of_ours_is_refused_also_if_it_was_there_before(two: Two) -> None:
+    second, reading = two.second, two.reading()
+    two.connect()
+    two.first.replace("manifests", [service(), part("10.1.0.1"), service(API), part("10.2.0.9", name=API)])
+    second.replace("manifests", [Node("cm-2", "n1", "manifests", (), ("10.2.0.0/24",))])
+    async with running(two.publishing(), reading):
+        await until(second, lambda: two.state() is SourceState.COMPLETE)
+        assert (seen(second), seen(second, API)) == (["1"], None)
+        (peer,) = reading.status.peers
+        assert peer.refused == {"galaxy/api": "backends: 10.2.0.9 belongs to node cm-2/n1"}
+        second.apply("manifests", [Node("cm-2", "n2", "manifests", (), ("10.1.0.0/24",))])
+        await until(second, lambda: seen(second) is None)
+
+
 async def test_while_etcd_is_away_the_other_cluster_keeps_what_it_was_told(two: Two) -> None:
     first, second = two.first, two.second
     async with sharing(two, service(), part("10.1.0.1")):

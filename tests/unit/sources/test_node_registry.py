@@ -9,9 +9,19 @@ import pytest
 from clustermesh.address_record import AddressRecord
 from clustermesh.node_record import Node as NodeRecord
 from clustermesh.node_record import NodeAddress
-from meshd.model import Node, NodeState, format_address, parse_address
+from meshd.model import (
+    Frontend,
+    Node,
+    NodeState,
+    Protocol,
+    Service,
+    ServiceName,
+    format_address,
+    parse_address,
+)
 from meshd.model.cluster import OWN_NODE
 from meshd.sources.node_registry import NodeRegistry
+from meshd.sources.own_addresses import OwnAddresses
 from meshd.state import Mesh
 
 FRESH, STALE, REFUSED = NodeState.FRESH, NodeState.STALE, NodeState.REFUSED
@@ -37,6 +47,11 @@ def record(name: str, cidr: str, address: str, cluster: str = "cm-1", **more: st
 SECOND = record("n2", "10.1.2.0/24", "192.168.0.2")
 THIRD = record("n3", "10.1.3.0/24", "192.168.0.3")
 ELSEWHERE = record("n1", "10.2.1.0/24", "192.168.0.101", "cm-2")
+
+ELSEWHERE_TOO = record("n2", "10.2.2.0/24", "192.168.0.102", "cm-2")
+DIALLED = Service(
+    ServiceName("default", "web"), "manifests", (Frontend(parse_address("10.96.0.10"), 80, Protocol.TCP),)
+)
 
 
 def pod(address: str, host: str) -> AddressRecord:
@@ -340,3 +355,42 @@ def test_another_node_with_our_name_is_complained_of_until_the_record_is_ours_ag
     assert registry.problems() == [problem]
     registry.put_node("cm-1", ours)
     assert registry.problems() == []
+
+
+def test_a_remote_node_cannot_have_what_our_services_are_dialled_at(mesh: Mesh) -> None:
+    registry = NodeRegistry(mesh, "cm-1", "n1", ours=OwnAddresses(mesh, "cm-1"))
+    mesh.replace("manifests", [DIALLED])
+    registry.replace_nodes("cm-2", [record("n1", "10.96.0.0/12", "192.168.0.101", "cm-2"), ELSEWHERE_TOO])
+    assert states(mesh) == {"cm-2/n1": REFUSED, "cm-2/n2": FRESH}
+    assert (
+        node(mesh, "cm-2/n1").reason == "10.96.0.0/12 has 10.96.0.10, which a service of cm-1 is dialled at"
+    )
+    assert registry.refusals["cm-2"] == 1
+
+
+def test_a_remote_node_that_has_what_becomes_ours_waits_until_it_is_not(mesh: Mesh) -> None:
+    registry = NodeRegistry(mesh, "cm-1", "n1", ours=OwnAddresses(mesh, "cm-1"))
+    registry.replace_nodes("cm-2", [record("n1", "10.96.0.0/12", "192.168.0.101", "cm-2")])
+    assert states(mesh) == {"cm-2/n1": FRESH}
+    mesh.replace("manifests", [DIALLED])
+    registry.retry()
+    assert states(mesh) == {"cm-2/n1": REFUSED}
+    mesh.replace("manifests", [])
+    registry.retry()
+    assert states(mesh) == {"cm-2/n1": FRESH}
+
+
+def test_an_address_of_a_remote_pod_cannot_be_what_our_services_are_dialled_at(mesh: Mesh) -> None:
+    registry = NodeRegistry(mesh, "cm-1", "n1", ours=OwnAddresses(mesh, "cm-1"))
+    mesh.replace("manifests", [DIALLED])
+    registry.replace_nodes("cm-2", [ELSEWHERE_TOO])
+    registry.replace_addresses("cm-2", [pod("10.96.0.10", "192.168.0.102"), pod("10.2.9.9", "192.168.0.102")])
+    assert extra(mesh, "cm-2/n2") == ["10.2.9.9"]
+    assert any("10.96.0.10" in each for each in registry.problems())
+
+
+def test_nodes_of_our_own_cluster_may_have_what_services_are_dialled_at(mesh: Mesh) -> None:
+    registry = NodeRegistry(mesh, "cm-1", "n1", ours=OwnAddresses(mesh, "cm-1"))
+    mesh.replace("manifests", [DIALLED])
+    registry.replace_nodes("cm-1", [record("n2", "10.96.0.0/24", "192.168.0.2")])
+    assert states(mesh) == {"cm-1/n2": FRESH}
