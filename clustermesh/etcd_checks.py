@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from clustermesh import keys
+from clustermesh.evidence import HEARTBEAT_LIMIT_S
 from clustermesh.finding import SHOWN, Finding, Severity, error, some, warning
 from clustermesh.records import SERVICES
 from clustermesh.snapshot import Etcd, Snapshot
@@ -14,8 +15,6 @@ from clustermesh.snapshot import Etcd, Snapshot
 AWAITED = ("nodes", "identities", "ip")
 # The Date of an answer is in whole seconds, and an answer takes its time.
 SKEW_S = 3.0
-# Two heartbeats and a little; an older one says that nobody vouches for what is there.
-HEARTBEAT_LIMIT_S = 130.0
 
 
 def answers(snapshot: Snapshot) -> Iterator[Finding]:

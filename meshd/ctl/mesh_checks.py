@@ -59,6 +59,13 @@ def clusters(known: Known) -> Iterator[Finding]:
             yield error(
                 "clusters", where, f"is {word}: {one.reason or 'for no reason that is known'}", remedy
             )
+        let_go = f"if they are really gone: `meshctl clustermesh confirm {one.name}`"
+        if one.peer.held_services:
+            problem = f"{one.peer.held_services} services are held: its etcd lost most of what it had at once"
+            yield warning("clusters", where, problem, let_go)
+        stand = one.peer.stale_services - one.peer.held_services
+        if stand > 0 and one.state == cluster_pb2.CLUSTER_STATE_SYNCED:
+            yield warning("clusters", where, f"{stand} services stand that its etcd does not name", let_go)
         if refused := sum(one.peer.refused.values()):
             fields = some(f"{name} {count}" for name, count in sorted(one.peer.refused.items()))
             problem = f"records refused since the agent's start: {refused} ({fields})"

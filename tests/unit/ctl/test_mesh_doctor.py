@@ -84,6 +84,13 @@ def source(name: str) -> Known:
             ["clusters cluster cm-2: records refused since the agent's start: 3 (backends 2, value 1)"],
         ),
         (
+            remote(peer=cluster_pb2.Peer(stale_services=5, held_services=3, held_backends=9)),
+            [
+                "clusters cluster cm-2: 3 services are held: its etcd lost most of what it had at once",
+                "clusters cluster cm-2: 2 services stand that its etcd does not name",
+            ],
+        ),
+        (
             node(state=node_pb2.NODE_STATE_REFUSED, reason="10.1.0.0/24 belongs to this node"),
             ["nodes node cm-2/n2: is refused: 10.1.0.0/24 belongs to this node"],
         ),
