@@ -143,3 +143,24 @@ def test_the_service_that_another_source_overrides_says_which(served: TwoCluster
         "api": "PROGRAMMED_OVERRIDDEN",
     }
     assert "manifests" in listed["api"]["reason"]
+
+
+def test_a_doctor_names_what_is_open_between_clusters_that_are_joined_without_certificates(
+    served: TwoClusters,
+) -> None:
+    (node,) = served.second.nodes
+    command = [sys.executable, "-m", "meshd.ctl.main", "--socket", str(node.socket), "mesh", "doctor"]
+    # A child has the namespace of the thread that made it, and etcd is reached in there only.
+    done = node.netns.run(
+        lambda: subprocess.run([*command, "-o", "json"], capture_output=True, text=True, check=False)
+    )
+    found = json.loads(done.stdout)["findings"]
+    assert (done.returncode, done.stderr) == (1, "")
+    own, peer = "etcd of cm-2", "etcd of cm-1"
+    assert {(each["check"], each["where"].partition(" at ")[0]) for each in found} == {
+        ("files", str(served.second.peers / "cm-1")),
+        ("members", own),
+        ("members", peer),
+        ("access", own),
+        ("access", peer),
+    }
