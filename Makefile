@@ -5,7 +5,7 @@ SETUP = scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.setup
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo demo-kubernetes test test-kernels test-kubernetes test-long check bench bench-path bench-short-circuit image setup lint-fix constraints clean
+.PHONY: help demo demo-kubernetes test test-kernels test-kubernetes test-long test-faults check bench bench-path bench-short-circuit image setup lint-fix constraints clean
 
 help:
 	@echo "make demo         two clusters on this machine, one global service, a failover to watch (root)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-kubernetes  only what needs Kubernetes, which is built and started here (part of make test)"
 	@echo "make check        linters, types, import contracts, generated files"
 	@echo "make test-long    1 GB transfers, hundreds of faults"
+	@echo "make test-faults  30 faults in three clusters under load, some overlapping: right outcome, times (root)"
 	@echo "make bench        what a service address costs, against kube-proxy's rules (root)"
 	@echo "make bench-path   what a packet's way between pods costs, against plain routing (root)"
 	@echo "make bench-short-circuit   the same from socket to socket, against a Unix socket and Envoy (root)"
@@ -48,6 +49,11 @@ test-kubernetes:
 test-long:
 	@$(SETUP) test
 	@$(BIN)/python -m pytest -m long --timeout=1800 $(ARGS)
+
+test-faults:
+	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
+	@$(SETUP) demo
+	@$(BIN)/python -m meshd.lab.faults $(ARGS)
 
 check:
 	@$(SETUP) check

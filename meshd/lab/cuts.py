@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import subprocess
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from meshd.kernel.netns import Netns
 from meshd.lab.layout import Cluster, Places
@@ -14,6 +15,31 @@ from meshd.lab.topology import etcd_port, node_port
 TABLE = "bridge meshd-lab-cut"
 # From which port of the fabric to which: one way.
 Way = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Frames from port ``here`` to port ``there`` (empty: any port) that match ``which`` of nftables (empty: all)."""
+
+    here: str = ""
+    there: str = ""
+    which: str = ""
+
+    @property
+    def rule(self) -> str:
+        here = f'iifname "{self.here}" ' if self.here else ""
+        there = f'oifname "{self.there}" ' if self.there else ""
+        return f"{here}{there}{self.which} drop"
+
+
+def larger_than(size_bytes: int) -> str:
+    """Of a frame: its packet has more bytes than this."""
+    return f"meta length > {size_bytes}"
+
+
+def share(percent: int) -> str:
+    """Of frames: so many of a hundred, drawn anew for each."""
+    return f"numgen random mod 100 < {percent}"
 
 
 def between(one: Cluster, other: Cluster) -> Iterator[Way]:
@@ -29,12 +55,21 @@ def from_etcd_of(cluster: Cluster, others: Iterable[Cluster]) -> Iterator[Way]:
 
 
 def cut(places: Places, ways: Iterable[Way]) -> None:
-    """Frames on these ``ways`` are dropped from now on, and on no others.
+    """Frames on these ``ways`` are dropped from now on, and no others.
 
     Raises:
         LabError: nftables refuses.
     """
-    rules = [f'iifname "{here}" oifname "{there}" drop' for here, there in ways]
+    drop(places, [Drop(here, there) for here, there in ways])
+
+
+def drop(places: Places, drops: Iterable[Drop]) -> None:
+    """These frames are dropped from now on, and no others.
+
+    Raises:
+        LabError: nftables refuses.
+    """
+    rules = [each.rule for each in drops]
     chain = "\n".join(["type filter hook forward priority 0; policy accept;", *rules])
     # Declared first, because what is not there cannot be deleted; all in one transaction.
     _nft(

@@ -1,0 +1,109 @@
+"""Every kind of fault that may befall the lab, and what comes in a series: drawn by a seed, so that it can come again."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from meshd.lab.faults import deaths, links
+from meshd.lab.faults.fault import Fault
+from meshd.lab.faults.ground import Ground
+from meshd.lab.layout import Cluster, Node
+
+Draw = Callable[[random.Random, Ground], Fault]
+# So many of a hundred faults of a series come while another one lasts.
+OVERLAPPING_PERCENT = 35
+
+
+def _clusters(rng: random.Random, ground: Ground) -> tuple[Cluster, Cluster]:
+    one, other = rng.sample(ground.lab.clusters, 2)
+    return one, other
+
+
+def _node(rng: random.Random, ground: Ground) -> Node:
+    return rng.choice(ground.lab.nodes)
+
+
+def _cluster(rng: random.Random, ground: Ground) -> Cluster:
+    return rng.choice(ground.lab.clusters)
+
+
+def _backend_killed(rng: random.Random, ground: Ground) -> Fault:
+    pod = rng.choice(ground.backends)
+    return deaths.backend_killed(pod, ground.lab.cluster(pod.cluster))
+
+
+def _node_killed(rng: random.Random, ground: Ground) -> Fault:
+    node = _node(rng, ground)
+    return deaths.nodes_killed(f"node {node.name} killed", [node], ground.lab.nodes, None)
+
+
+def _cluster_killed(rng: random.Random, ground: Ground) -> Fault:
+    cluster = _cluster(rng, ground)
+    return deaths.nodes_killed(f"cluster {cluster.name} killed", cluster.nodes, ground.lab.nodes, cluster)
+
+
+def _agent_killed(rng: random.Random, ground: Ground) -> Fault:
+    node = _node(rng, ground)
+    return deaths.agent_killed(f"agent of {node.name} killed", node)
+
+
+def _publisher_killed(rng: random.Random, ground: Ground) -> Fault:
+    cluster = _cluster(rng, ground)
+    node = ground.publisher_of(cluster.name)
+    return deaths.agent_killed(f"publisher of {cluster.name} ({node.name}) killed", node)
+
+
+def _agent_dead_during_cut(rng: random.Random, ground: Ground) -> Fault:
+    one, other = _clusters(rng, ground)
+    return deaths.without_agent_during(rng.choice(one.nodes), links.link_cut(one, other))
+
+
+KINDS: Mapping[str, Draw] = {
+    "link": lambda rng, ground: links.link_cut(*_clusters(rng, ground)),
+    "one-way": lambda rng, ground: links.link_cut_one_way(*_clusters(rng, ground)),
+    "uplink": lambda rng, ground: links.uplink_cut(_node(rng, ground), ground.lab.nodes),
+    "etcd-cut-off": lambda rng, ground: links.etcd_cut_off(_cluster(rng, ground)),
+    "node-killed": _node_killed,
+    "agent-dead-during-cut": _agent_dead_during_cut,
+    "backend-killed": _backend_killed,
+    "cluster-killed": _cluster_killed,
+    "etcd-killed": lambda rng, ground: deaths.etcd_restarted(_cluster(rng, ground)),
+    "etcd-emptied": lambda rng, ground: deaths.etcd_emptied(_cluster(rng, ground)),
+    "agent-killed": _agent_killed,
+    "publisher-killed": _publisher_killed,
+    "agent-frozen": lambda rng, ground: deaths.agent_frozen(_node(rng, ground)),
+    "agent-starved": lambda rng, ground: deaths.agent_starved(_node(rng, ground)),
+    "large-packets": lambda rng, ground: links.large_packets(*_clusters(rng, ground)),
+    "loss": lambda rng, ground: links.loss(5, rng.sample(ground.lab.nodes, 2)),
+}
+# Of each question that a failover has to answer one; `make test` asks these.
+SHORT = ("link", "one-way", "uplink", "etcd-cut-off", "node-killed", "agent-dead-during-cut")
+
+
+def series(rng: random.Random, count: int, names: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Names of ``count`` faults, some in pairs: all of ``names`` in turn, in an order that is drawn."""
+    turn: list[str] = []
+    left = count
+    while left:
+        if not turn:
+            turn = rng.sample(names, len(names))
+        first = turn.pop()
+        if left > 1 and len(names) > 1 and rng.randrange(100) < OVERLAPPING_PERCENT:
+            yield first, rng.choice([name for name in names if name != first])
+            left -= 2
+        else:
+            yield (first,)
+            left -= 1
+
+
+def drawn(names: Sequence[str], rng: random.Random, ground: Ground) -> list[Fault]:
+    """One fault of each of ``names``; one that acts on what an earlier one acts on is drawn again, or left out."""
+    faults: list[Fault] = []
+    for name in names:
+        for _ in range(20):
+            fault = KINDS[name](rng, ground)
+            if not any(fault.touches & other.touches for other in faults):
+                faults.append(fault)
+                break
+    return faults
