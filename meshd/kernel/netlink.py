@@ -122,6 +122,11 @@ def add_port(netns: Netns, bridge: str, port: str) -> None:
     in_netns(netns, f"port {port} of bridge {bridge}", add)
 
 
+def remove_port(netns: Netns, port: str) -> None:
+    """Link ``port`` is no bridge's any more."""
+    in_netns(netns, f"port {port}", lambda route: route.link("set", index=_index(route, port), master=0))
+
+
 def set_up(netns: Netns, name: str, addresses: Iterable[Interface] = ()) -> None:
     """Sets link ``name`` and lo up and adds ``addresses``; IPv6 ones are usable at once (no duplicate detection)."""
 

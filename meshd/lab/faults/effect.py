@@ -15,7 +15,8 @@ Silence = tuple[NodeName, NodeName]
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """``silent``: ways between nodes that no packet of a pod takes. ``lossy``: ways on which some get lost or come late.
+    """``silent``: ways between nodes that no packet of a pod takes. ``lossy``: ways on which some get lost.
+    ``late``: nodes of which every packet comes late.
 
     ``dead``: nodes without any process. ``without_agent``: nodes whose agent is dead, frozen, or starved.
     ``killed``: backends (CLUSTER/POD) that died alone, so their cluster says that they did.
@@ -23,6 +24,7 @@ class Effect:
 
     silent: frozenset[Silence] = frozenset()
     lossy: frozenset[Silence] = frozenset()
+    late: frozenset[NodeName] = frozenset()
     dead: frozenset[NodeName] = frozenset()
     without_agent: frozenset[NodeName] = frozenset()
     killed: frozenset[str] = frozenset()

@@ -24,8 +24,8 @@ class Outlook:
 
     ``serving``: backends (CLUSTER/POD) that can be reached, so they may not be left. ``left``: those that must be left.
     ``unsaved``: those that cannot be reached, while nobody can know or say so: requests to them are lost.
-    ``hooks_only``: its agent does not judge, so its hooks do. ``lossy``: some requests are lost on the way. ``gone``: its
-    clients are dead.
+    ``hooks_only``: its agent does not judge, so its hooks do. ``lossy``: some requests are lost on the way. ``late``: of
+    ``serving``, those to whom every packet comes late. ``gone``: its clients are dead.
     """
 
     serving: frozenset[str] = frozenset()
@@ -33,6 +33,7 @@ class Outlook:
     unsaved: frozenset[str] = frozenset()
     hooks_only: bool = False
     lossy: bool = False
+    late: frozenset[str] = frozenset()
     gone: bool = False
 
     @property
@@ -99,4 +100,9 @@ def _outlook(
         else:
             unsaved.add(pod.id)
     lossy = any(here in way for way in effect.lossy)
-    return Outlook(frozenset(serving), frozenset(left), frozenset(unsaved), hooks_only, lossy)
+    late = frozenset(
+        pod.id
+        for pod in backends
+        if pod.id in serving and pod.node != here and {here, pod.node} & effect.late
+    )
+    return Outlook(frozenset(serving), frozenset(left), frozenset(unsaved), hooks_only, lossy, late)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from meshd.lab.faults import deaths, links
+from meshd.lab.faults import deaths, distance, links
 from meshd.lab.faults.fault import Fault
 from meshd.lab.faults.ground import Ground
 from meshd.lab.layout import Cluster, Node
@@ -75,6 +75,7 @@ KINDS: Mapping[str, Draw] = {
     "agent-frozen": lambda rng, ground: deaths.agent_frozen(_node(rng, ground)),
     "agent-starved": lambda rng, ground: deaths.agent_starved(_node(rng, ground)),
     "large-packets": lambda rng, ground: links.large_packets(*_clusters(rng, ground)),
+    "distance": lambda rng, ground: distance.moved_away(_node(rng, ground)),
     "loss": lambda rng, ground: links.loss(5, rng.sample(ground.lab.nodes, 2)),
 }
 # Of each question that a failover has to answer one; `make test` asks these.

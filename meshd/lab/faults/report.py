@@ -106,9 +106,22 @@ def _trial(each: Judged) -> TrialReport:
     )
 
 
-def write(report: Report, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+def write(report: Report, judged: Sequence[Judged], out: Path) -> None:
+    """faults.json, and lost.txt with every lost request."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "faults.json").write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+    (out / "lost.txt").write_text("\n".join(lost_lines(judged)) + "\n")
+
+
+def lost_lines(judged: Sequence[Judged]) -> list[str]:
+    """Every request that was lost and should have been answered; when it began after the fault, and after its healing."""
+    rows = [["TRIAL", "CLIENT", "FAMILY", "BEGUN AFTER FAULT", "AND AFTER HEALING", "FOR", "REASON"]]
+    for each in judged:
+        for lost in sorted(each.verdict.lost):
+            since = (lost.begun_ns - each.trial.injected_ns, lost.begun_ns - each.trial.healing_ns)
+            after = [f"{ns / 1e6:.0f} ms" for ns in (*since, lost.latency_us * 1000)]
+            rows.append([" + ".join(each.faults), lost.client, f"IPv{lost.family}", *after, lost.lost])
+    return table(rows)
 
 
 def lines(report: Report) -> list[str]:

@@ -43,7 +43,7 @@ async def go_through(
 ) -> Report:
     """Makes a lab at ``places`` with clients of ``rate`` requests/s in all, goes through ``draws``, takes it down.
 
-    ``out`` gets faults.json.
+    ``out`` gets faults.json and lost.txt.
     """
     lab = Lab(places, spec(rate))
     with held(places):
@@ -59,6 +59,6 @@ async def go_through(
                 await trials.trial(draw(rng, ground))
             judged = await trials.finish()
             result = report.make(seed, judged, trials.accounted())
-            report.write(result, out / "faults.json")
+            report.write(result, judged, out)
         lab.take_down()
     return result

@@ -20,6 +20,8 @@ ACCIDENT = 1e-9
 QUIET = 80
 # Hooks try a backend again that they left alone so long ago (docs/probes.md).
 AVOIDED_NS = 10_000_000_000
+# Whoever answers sooner is not far away.
+LATE_US = 250_000
 # What a dialler tries within this time after a change may be of before; what it tries so long before one, of after.
 AROUND_NS = 200_000_000
 
@@ -236,6 +238,8 @@ def not_as_planned(trial: Trial, attempts: Sequence[Attempt]) -> list[str]:
                 found.append(f"the dialler of {node} did not try {pod}")
             elif pod in outlook.serving and 2 * opened < len(tried):
                 found.append(f"{pod} should be reached from {node}, and accepted {opened} of {len(tried)}")
+            elif pod in outlook.late and min(each.latency_us for each in tried) < LATE_US:
+                found.append(f"{pod} should be far from {node}, and is not")
             elif pod not in outlook.serving and opened:
                 found.append(
                     f"{pod} should not be reached from {node}, and accepted {opened} of {len(tried)}"

@@ -97,6 +97,15 @@ def test_loss_that_loses_nothing_shows_nothing() -> None:
     ]
 
 
+def test_a_node_that_is_not_far_away_when_it_should_be_shows_nothing() -> None:
+    far = Effect(late=frozenset({"cm-1-n1"}))
+    near = _judged(far, _answered(far)).problems
+    assert "cm-1/rebel-base-1 should be far from cm-2-n1, and is not" in near
+    assert not any("far from cm-1-n1" in each and "cm-1/rebel-base-1" in each for each in near)
+    late = [each._replace(latency_us=300_000) for each in _dialled(far)]
+    assert _judged(far, _answered(far), attempts=late).problems == []
+
+
 def test_a_request_lost_by_who_can_reach_everybody_is_lost() -> None:
     lost = _lost("cm-3-n1", 1005)
     assert _judged(CUT, [*_answered(CUT), lost]).lost == [lost]
