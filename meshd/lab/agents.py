@@ -12,7 +12,7 @@ from meshd.lab.processes import Program
 from meshd.lab.record import replace_file
 
 
-def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
+def write_config(places: Places, cluster: Cluster, node: Node, routing: str) -> Path:
     """The configuration of the node's meshd (``meshd/config.py``); everything it names is the node's own."""
     directory = places.node(node)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,6 +29,7 @@ def write_config(places: Places, cluster: Cluster, node: Node) -> Path:
         "stateDir": str(places.state / "nodes" / node.name),
         "manifests": str(places.manifests(cluster.name)),
         "cni": {"podCidrs": [str(cidr) for cidr in node.pod_cidrs], "socket": str(places.cni_socket(node))},
+        "podNetwork": {"routing": routing},
         "clustermesh": {
             "etcd": str(places.etcd_client(cluster.name)),
             "peers": str(places.peers(cluster.name)),

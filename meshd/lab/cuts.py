@@ -37,6 +37,11 @@ def larger_than(size_bytes: int) -> str:
     return f"meta length > {size_bytes}"
 
 
+def to_udp_port(port: int) -> str:
+    """Of a frame: it carries a datagram to this port."""
+    return f"udp dport {port}"
+
+
 def share(percent: int) -> str:
     """Of frames: so many of a hundred, drawn anew for each."""
     return f"numgen random mod 100 < {percent}"

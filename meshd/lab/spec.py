@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -65,9 +66,12 @@ class ServiceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
 
 
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """``routing``: how nodes reach each other's pods, as in the agents' configuration (podNetwork.routing)."""
+
     clusters: tuple[ClusterSpec, ...]
     pods: tuple[PodSpec, ...] = ()
     services: tuple[ServiceSpec, ...] = ()
+    routing: Literal["auto", "native", "vxlan"] = "auto"
 
     def services_of(self, cluster: str) -> dict[int, ServiceSpec]:
         """The services of ``cluster``, by their place among all (the same in every cluster)."""

@@ -19,7 +19,7 @@ import pytest
 from meshd.lab.faults import links, session
 from meshd.lab.faults.effect import Effect
 from meshd.lab.faults.fault import Fault
-from meshd.lab.faults.ground import RATE, Ground
+from meshd.lab.faults.ground import RATE, Ground, spec
 from meshd.lab.faults.kinds import KINDS, SHORT
 from meshd.lab.faults.report import Report
 from meshd.lab.faults.session import Draw
@@ -49,7 +49,7 @@ def report(own: Places, tmp_path_factory: pytest.TempPathFactory) -> Report:
 
 def _gone_through(own: Places, draws: Sequence[Draw], out: Path) -> Report:
     rng = random.Random(SEED)  # noqa: S311 - to be repeated, not to be secret
-    return asyncio.run(session.go_through(own, draws, rng, RATE, SEED, out, print))
+    return asyncio.run(session.go_through(own, spec(RATE), draws, rng, SEED, out, print))
 
 
 @pytest.mark.timeout(TIMEOUT_S)
@@ -119,3 +119,9 @@ def test_an_hour_of_loss_moves_nobody(own: Places, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - set(SHORT)))
 def test_each_other_kind_of_fault_has_its_right_outcome(own: Places, tmp_path: Path, kind: str) -> None:
     _series(own, tmp_path, "-k", kind, "--count", "1", "--seed", str(SEED))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(TIMEOUT_S)
+def test_a_cut_of_the_tunnels_alone_has_its_right_outcome(own: Places, tmp_path: Path) -> None:
+    _series(own, tmp_path, "--tunnels", "-k", "tunnel,link", "--count", "2", "--seed", str(SEED))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from meshd.errors import MeshError
 from meshd.lab.cli import INTERRUPTED, new_id, places_of, say, until_signalled
-from meshd.lab.faults.ground import RATE
-from meshd.lab.faults.kinds import KINDS, SHORT
+from meshd.lab.faults.ground import RATE, spec
+from meshd.lab.faults.kinds import EVERY, KINDS, SHORT, TUNNEL_KINDS
 
 OUT = Path("build/faults")
 
@@ -34,13 +34,20 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--short", action="store_true", help=f"once each: {', '.join(SHORT)}")
     parser.add_argument("--loss", type=int, metavar="PERCENT", help="nothing but loss, on all links")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long --loss lasts (20)")
+    parser.add_argument(
+        "--tunnels",
+        action="store_true",
+        help=f"pods of other nodes in tunnels; adds {', '.join(TUNNEL_KINDS)}",
+    )
     parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second in all ({RATE:g})")
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the report goes (default {OUT})")
     parser.add_argument("--id", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    unknown = sorted({*(options.only or "").split(",")} - {*KINDS, ""})
+    unknown = sorted({*(options.only or "").split(",")} - {*_kinds(options), ""})
     if unknown:
-        parser.error(f"there is no kind {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        parser.error(
+            f"there is no kind {', '.join(unknown)} in this lab; there are {', '.join(_kinds(options))}"
+        )
     try:
         return until_signalled(_run(options))
     except MeshError as error:
@@ -48,6 +55,10 @@ def main(arguments: list[str]) -> int:
         return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _kinds(options: argparse.Namespace) -> list[str]:
+    return list(EVERY if options.tunnels else KINDS)
 
 
 async def _run(options: argparse.Namespace) -> int:
@@ -65,9 +76,10 @@ async def _run(options: argparse.Namespace) -> int:
         kinds = options.only.split(",")
         draws = session.each_alone([kinds[number % len(kinds)] for number in range(max(options.count, 1))])
     else:
-        draws = session.drawn_in_turn(rng, options.count, list(KINDS))
+        draws = session.drawn_in_turn(rng, options.count, _kinds(options))
     places = places_of(options.id or new_id())
-    result = await session.go_through(places, draws, rng, options.rate, seed, options.out, say)
+    lab = spec(options.rate, tunnels=options.tunnels)
+    result = await session.go_through(places, lab, draws, rng, seed, options.out, say)
     for line in ("", *report.lines(result), f"report: {options.out / 'faults.json'}"):
         say(line)
     return 0 if result.ok else 1

@@ -40,8 +40,11 @@ FIRST_S = 60.0
 RESTART_PATIENCE_S = 90.0
 
 
-def spec(rate: float) -> LabSpec:
-    """Three clusters with one global service; clients of ``rate`` requests/s, all nodes together."""
+def spec(rate: float, *, tunnels: bool = False) -> LabSpec:
+    """Three clusters with one global service; clients of ``rate`` requests/s, all nodes together.
+
+    ``tunnels``: nodes reach each other's pods in tunnels, not natively as neighbours do.
+    """
     each = rate / (len(CLUSTERS) * NODES)
     return LabSpec(
         clusters=tuple(ClusterSpec(name, number, NODES) for number, name in enumerate(CLUSTERS, 1)),
@@ -50,6 +53,7 @@ def spec(rate: float) -> LabSpec:
             PodSpec(CLIENT, (CLIENT, "--service", SERVICE, "--rate", f"{each:g}"), count=NODES),
         ),
         services=(ServiceSpec(SERVICE, {"app": SERVICE}, annotations={"meshd.io/global": "true"}),),
+        routing="vxlan" if tunnels else "auto",
     )
 
 

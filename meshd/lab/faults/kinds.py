@@ -78,6 +78,11 @@ KINDS: Mapping[str, Draw] = {
     "distance": lambda rng, ground: distance.moved_away(_node(rng, ground)),
     "loss": lambda rng, ground: links.loss(5, rng.sample(ground.lab.nodes, 2)),
 }
+# Only where nodes reach each other's pods in tunnels.
+TUNNEL_KINDS: Mapping[str, Draw] = {
+    "tunnel": lambda rng, ground: links.tunnel_cut(*_clusters(rng, ground)),
+}
+EVERY: Mapping[str, Draw] = {**KINDS, **TUNNEL_KINDS}
 # Of each question that a failover has to answer one; `make test` asks these.
 SHORT = ("link", "one-way", "uplink", "etcd-cut-off", "node-killed", "agent-dead-during-cut")
 
@@ -103,7 +108,7 @@ def drawn(names: Sequence[str], rng: random.Random, ground: Ground) -> list[Faul
     faults: list[Fault] = []
     for name in names:
         for _ in range(20):
-            fault = KINDS[name](rng, ground)
+            fault = EVERY[name](rng, ground)
             if not any(fault.touches & other.touches for other in faults):
                 faults.append(fault)
                 break

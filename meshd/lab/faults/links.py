@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable
 from dataclasses import replace
 
-from meshd.lab.cuts import Drop, larger_than, share
+from meshd.lab.cuts import Drop, larger_than, share, to_udp_port
 from meshd.lab.faults.effect import Effect, both_ways, names, one_way
 from meshd.lab.faults.fault import Fault
 from meshd.lab.faults.ground import Ground
@@ -16,6 +16,8 @@ from meshd.lab.topology import etcd_port, node_port
 
 # Larger than any packet of the clients' requests, of probes and handshakes, and smaller than a full one.
 LARGE_BYTES = 1000
+# The default of podNetwork.tunnelPort.
+TUNNEL_PORT = 8472
 # What neither cuts nor kills is watched so long for anybody who moves.
 WATCH_S = 4.0
 
@@ -92,6 +94,15 @@ def large_packets(one: Cluster, other: Cluster) -> Fault:
 
     fault = _dropping(name, drops, Effect(), [*names(one), *names(other)], WATCH_S)
     return replace(fault, inject=inject)
+
+
+def tunnel_cut(one: Cluster, other: Cluster) -> Fault:
+    """What goes in tunnels between two clusters is dropped; nodes and etcds reach each other beside it."""
+    pairs = list(itertools.product(map(node_port, one.nodes), map(node_port, other.nodes)))
+    wrapped = to_udp_port(TUNNEL_PORT)
+    drops = [Drop(*pair, which=wrapped) for here, there in pairs for pair in ((here, there), (there, here))]
+    effect = Effect(silent=both_ways(names(one), names(other)))
+    return _dropping(f"tunnels {one.name} - {other.name} cut", drops, effect, [*names(one), *names(other)])
 
 
 def loss(percent: int, nodes: Iterable[Node], hold_s: float = WATCH_S) -> Fault:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from meshd.lab.faults import links, report
 from meshd.lab.faults.fault import Fault
-from meshd.lab.faults.ground import Ground, spec
+from meshd.lab.faults.ground import Ground
 from meshd.lab.faults.kinds import drawn, series
 from meshd.lab.faults.report import Report
 from meshd.lab.faults.run import Series
@@ -17,6 +17,7 @@ from meshd.lab.lab import Lab
 from meshd.lab.layout import Places
 from meshd.lab.record import held
 from meshd.lab.session import taken_down_on_failure
+from meshd.lab.spec import LabSpec
 from meshd.lab.up import Say, up
 
 # What comes in one trial; drawn when its turn has come, because who is publisher is known only then.
@@ -39,13 +40,13 @@ def only_loss(percent: int, seconds: float) -> Draw:
 
 
 async def go_through(
-    places: Places, draws: Sequence[Draw], rng: random.Random, rate: float, seed: int, out: Path, say: Say
+    places: Places, spec: LabSpec, draws: Sequence[Draw], rng: random.Random, seed: int, out: Path, say: Say
 ) -> Report:
-    """Makes a lab at ``places`` with clients of ``rate`` requests/s in all, goes through ``draws``, takes it down.
+    """Makes a lab of ``spec`` (``ground.spec``) at ``places``, goes through ``draws``, takes it down.
 
     ``out`` gets faults.json and lost.txt.
     """
-    lab = Lab(places, spec(rate))
+    lab = Lab(places, spec)
     with held(places):
         async with taken_down_on_failure(lab, say):
             say(f"lab {places.id}, seed {seed}")
