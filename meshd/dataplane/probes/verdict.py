@@ -3,6 +3,7 @@
 A node is down when nothing at all came from it for max(500 ms, 4 x RTT + 200 ms), and at least 8 questions in a row went
 unanswered, and nothing speaks against this observer. How many others are silent as well says nothing about the observer:
 what does is that it was kept from asking, that it could not send, or that nobody answers who stood beside it until then.
+What it did not hear while it doubted itself proves nothing afterwards: when it hears again, answers do not all come at once.
 """
 
 from __future__ import annotations
@@ -49,6 +50,22 @@ def against_us(sample: Sample, references: Iterable[Sample], newest_answer_at: f
     return f"none of {len(beside)} near this node answers either"
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A moment from which on silence counts: how late we were by then in all, and how many questions were unanswered."""
+
+    at: float = 0.0
+    late_s: float = 0.0
+    unanswered: int = 0
+
+    def is_long_ago(self, sample: Sample, health: Health) -> bool:
+        """Whether so long, and to so many questions, nobody who is there would have been silent since."""
+        # What we slept through, nobody could have answered.
+        silence = health.now - self.at - (health.late_s - self.late_s)
+        enough = sample.unanswered + sample.unsent - self.unanswered >= LEAST_UNANSWERED
+        return enough and silence > silence_limit_s(sample.rtt_s)
+
+
 @dataclass(slots=True)
 class Judge:
     """Of one node. ``since``: monotonic time of the last change of ``state``; ``suspicion``: why it is not down in spite of
@@ -59,8 +76,8 @@ class Judge:
     suspicion: str = ""
     downs: deque[float] = field(default_factory=deque)
     _heard_since: float = 0.0
-    _answered_at: float = 0.0
-    _late_s: float = 0.0
+    _answered: Mark = Mark()
+    _doubted: Mark = Mark()
     _counts: deque[tuple[float, int, int]] = field(default_factory=deque)
 
     def look(
@@ -69,13 +86,15 @@ class Judge:
         """What it is now. ``doubt``: what `against_us` says; asked only where it matters."""
         now = health.now
         self._count(now, sample)
-        if sample.answered_at != self._answered_at:
-            self._answered_at, self._late_s = sample.answered_at, health.late_s
+        if sample.answered_at != self._answered.at:
+            self._answered = self._doubted = Mark(sample.answered_at, health.late_s)
         if self.state is not Reachability.UP:
             self._may_return(sample, now, interval_s)
-        elif self._is_silent(sample, health):
-            self.suspicion = doubt(sample)
-            if not self.suspicion:
+        elif self._answered.is_long_ago(sample, health):
+            if said := doubt(sample):
+                self.suspicion = said
+                self._doubted = Mark(now, health.late_s, sample.unanswered + sample.unsent)
+            elif self._doubted.is_long_ago(sample, health):
                 self._set(Reachability.DOWN, now)
                 self.downs.append(now)
                 self._heard_since = 0.0
@@ -97,12 +116,6 @@ class Judge:
         while self.downs and now - self.downs[0] > FLAPS_WITHIN_S:
             self.downs.popleft()
         return float(min(RETURN_S * 2 ** max(len(self.downs) - 1, 0), RETURN_MOST_S))
-
-    def _is_silent(self, sample: Sample, health: Health) -> bool:
-        # What we slept through, nobody could have answered.
-        silence = health.now - sample.answered_at - (health.late_s - self._late_s)
-        enough = sample.unanswered + sample.unsent >= LEAST_UNANSWERED
-        return enough and silence > silence_limit_s(sample.rtt_s)
 
     def _may_return(self, sample: Sample, now: float, interval_s: float) -> None:
         if not sample.answered_at:

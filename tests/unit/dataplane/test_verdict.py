@@ -104,13 +104,23 @@ def test_what_we_slept_through_is_no_silence() -> None:
     assert world.judge.look(late, Health(world.now + 3.6, 3.0), EVERY_S, nobody_doubts) is DOWN
 
 
-def test_doubt_keeps_it_up_and_is_told_until_it_is_dispelled() -> None:
+def test_doubt_keeps_it_up_and_is_told_until_it_was_silent_for_long_enough_after_it() -> None:
     world = World(cut_at((101.0, 999.0)))
     world.go_on(1)
     assert world.go_on(5, "somebody doubts") is UP
     assert world.judge.suspicion == "somebody doubts"
-    assert world.go_on(EVERY_S) is DOWN
+    assert world.go_on(0.45) is UP
+    assert world.judge.suspicion == "somebody doubts"
+    assert world.go_on(0.1) is DOWN
     assert world.judge.suspicion == ""
+
+
+def test_when_this_host_hears_again_who_answers_a_moment_after_the_first_is_not_down() -> None:
+    world = World(cut_at((101.0, 106.3)))
+    world.go_on(1)
+    world.go_on(5, "this host hears nobody")
+    assert world.go_on(3) is UP
+    assert DOWN not in [state for _, state in world.seen]
 
 
 def test_it_returns_after_a_second_of_answers_and_later_each_time() -> None:
