@@ -118,13 +118,17 @@ class EtcdProcess:
         """Throw away everything it stored (it must not run)."""
         shutil.rmtree(self.directory / "data")
 
-    def restore(self, snapshot: Path) -> None:
-        """Begin with what ``etcdctl snapshot save`` wrote (it must not run, and be wiped)."""
+    def restore(self, snapshot: Path, *, as_it_was: bool = False) -> None:
+        """Begin with what ``etcdctl snapshot save`` wrote (it must not run, and be wiped).
+
+        ``as_it_was``: under the id of the cluster that it had, so that clients do not see another one.
+        """
         peer = f"http://127.0.0.1:{self.cluster[self.name]}"
         self.ctl(
             *("snapshot", "restore", str(snapshot), "--data-dir", str(self.directory / "data")),
             *("--name", self.name, "--initial-cluster", f"{self.name}={peer}"),
             *("--initial-advertise-peer-urls", peer),
+            *(("--initial-cluster-token", f"{self.name}={peer}") if as_it_was else ()),
         )
 
     def ctl(self, *arguments: str) -> str:

@@ -358,3 +358,24 @@ async def test_many_keys_are_spread_over_leases(kv: Kv) -> None:
 def test_an_election_lease_that_is_not_the_shorter_one_is_refused() -> None:
     with pytest.raises(OptionsError, match="must be shorter"):
         PublisherOptions(election_ttl_s=900, data_ttl_s=900)
+
+
+async def test_an_etcd_that_is_restored_from_an_older_snapshot_gets_what_it_lacks_from_the_publisher_in_office(
+    etcd: EtcdProcess, kv: Kv, tmp_path: Path
+) -> None:
+    """The snapshot has the publisher's office and leases, so nothing but its records says that time went back."""
+    publisher = Publisher(kv, "cm-1", CONFIG)
+    publisher.set_services([service("svc", "10.0.0.1")])
+    async with running(publisher):
+        await publisher.settled()
+        etcd.ctl("snapshot", "save", str(tmp_path / "snapshot"))
+        publisher.upsert(service("svc", "10.0.0.2"))
+        await publisher.settled()
+        etcd.kill()
+        etcd.wipe()
+        etcd.restore(tmp_path / "snapshot", as_it_was=True)
+        await etcd.start()
+        # An audit would put it, too, but minutes later.
+        async with etcd.kv() as fresh, asyncio.timeout(30):
+            while await stored(fresh) != wanted([service("svc", "10.0.0.2")]):
+                await asyncio.sleep(0.1)
