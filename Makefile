@@ -52,7 +52,7 @@ test-long:
 
 test-faults:
 	@scripts/need-python3 $(PYTHON) && $(PYTHON) -m scripts.preflight
-	@$(SETUP) demo
+	@$(SETUP) test
 	@$(BIN)/python -m meshd.lab.faults $(ARGS)
 
 check:

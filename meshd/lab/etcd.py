@@ -18,6 +18,8 @@ from meshd.lab.processes import Program
 from meshd.lab.record import replace_file
 
 CLIENT_PORT = 2379
+# A member that is alone dials no peer, but etcd wants to listen for one: out of reach, on its loopback.
+PEER_URL = "http://127.0.0.1:2380"
 
 
 def binary() -> str:
@@ -44,10 +46,9 @@ def program(places: Places, cluster: Cluster) -> Program:
         f"--data-dir={places.etcd_data(cluster.name)}",
         f"--listen-client-urls={listen},https://[{cluster.etcd.v6}]:{CLIENT_PORT}",
         f"--advertise-client-urls={listen}",
-        # A member that is alone dials no peer, but etcd wants to listen for one: out of reach, on its loopback.
-        "--listen-peer-urls=http://127.0.0.1:2380",
-        "--initial-advertise-peer-urls=http://127.0.0.1:2380",
-        f"--initial-cluster={cluster.name}=http://127.0.0.1:2380",
+        f"--listen-peer-urls={PEER_URL}",
+        f"--initial-advertise-peer-urls={PEER_URL}",
+        f"--initial-cluster={cluster.name}={PEER_URL}",
         f"--cert-file={pki / 'etcd.crt'}",
         f"--key-file={pki / 'etcd.key'}",
         f"--trusted-ca-file={pki / 'ca.crt'}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from meshd.lab.faults import deaths, distance, links
+from meshd.lab.faults import deaths, distance, links, older_etcd
 from meshd.lab.faults.fault import Fault
 from meshd.lab.faults.ground import Ground
 from meshd.lab.layout import Cluster, Node
@@ -31,6 +31,11 @@ def _cluster(rng: random.Random, ground: Ground) -> Cluster:
 def _backend_killed(rng: random.Random, ground: Ground) -> Fault:
     pod = rng.choice(ground.backends)
     return deaths.backend_killed(pod, ground.lab.cluster(pod.cluster))
+
+
+def _etcd_restored(rng: random.Random, ground: Ground) -> Fault:
+    pod = rng.choice(ground.backends)
+    return older_etcd.etcd_restored(ground.lab.cluster(pod.cluster), pod)
 
 
 def _node_killed(rng: random.Random, ground: Ground) -> Fault:
@@ -70,6 +75,7 @@ KINDS: Mapping[str, Draw] = {
     "cluster-killed": _cluster_killed,
     "etcd-killed": lambda rng, ground: deaths.etcd_restarted(_cluster(rng, ground)),
     "etcd-emptied": lambda rng, ground: deaths.etcd_emptied(_cluster(rng, ground)),
+    "etcd-restored": _etcd_restored,
     "agent-killed": _agent_killed,
     "publisher-killed": _publisher_killed,
     "agent-frozen": lambda rng, ground: deaths.agent_frozen(_node(rng, ground)),
