@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -125,3 +126,17 @@ def test_each_other_kind_of_fault_has_its_right_outcome(own: Places, tmp_path: P
 @pytest.mark.timeout(TIMEOUT_S)
 def test_a_cut_of_the_tunnels_alone_has_its_right_outcome(own: Places, tmp_path: Path) -> None:
     _series(own, tmp_path, "--tunnels", "-k", "tunnel,link", "--count", "2", "--seed", str(SEED))
+
+
+@pytest.mark.long
+def test_a_series_that_is_interrupted_while_a_fault_lasts_leaves_nothing(own: Places, tmp_path: Path) -> None:
+    arguments = ["--id", own.id, "--out", str(tmp_path), "-k", "agent-starved", "--count", "1"]
+    command = [sys.executable, "-m", "meshd.lab.faults", *arguments]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert run.stdout is not None
+    for line in run.stdout:
+        if line.startswith("agent of "):
+            break
+    run.send_signal(signal.SIGINT)
+    run.communicate()
+    assert (run.returncode, traces(own)) == (130, [])
