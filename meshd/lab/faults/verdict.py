@@ -203,10 +203,12 @@ def _longest_row(requests: Iterable[Request], cluster: str) -> int:
 
 def blamed_by_agents(trial: Trial, written: Written) -> list[str]:
     """Falls of nodes that could be reached, or that the observer had to doubt."""
+    # Who died of a later fault may have said the right thing of an earlier one.
+    may_fall = trial.expected.may_fall.union(*(each.expected.may_fall for each in trial.injections))
     found = []
     for fall in written.falls:
         pair = fall.observer, fall.node
-        if pair in trial.expected.may_fall and trial.injected_ns <= fall.at_ns < trial.settled_ns:
+        if pair in may_fall and trial.injected_ns <= fall.at_ns < trial.settled_ns:
             continue
         silent_ns = fall.at_ns - fall.silent_ms * 1_000_000
         opened = sum(

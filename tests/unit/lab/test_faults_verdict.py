@@ -41,8 +41,9 @@ def _answered(effect: Effect, left_at_ms: int = 1000) -> list[Request]:
     """Every client asks every 10 ms, and the backends take turns; those that are left answer nothing from then on."""
     outlooks = expected(CLUSTERS, BACKENDS, effect).outlooks
     found = []
+    alive = {node: outlook for node, outlook in outlooks.items() if not outlook.gone}
     for number, at_ms in enumerate(range(0, 10_000, 10)):
-        for node, outlook in outlooks.items():
+        for node, outlook in alive.items():
             usable = [p for p in BACKENDS if p.id in outlook.serving or not left_at_ms <= at_ms < 8000]
             pod = usable[number % len(usable)]
             found.append(Request(CLIENTS[node], at_ms * MS, 500, 4, pod.cluster, pod.name))
@@ -133,6 +134,16 @@ def test_an_agent_that_is_itself_cut_off_and_blames_others_fails_over_wrongly() 
     uplink = Effect(silent=both_ways(["cm-2-n1"], EVERY))
     assert len(_judged(uplink, _answered(uplink), [_fell("cm-2-n1", "cm-1-n1")]).wrong) == 1
     assert _judged(uplink, _answered(uplink), [_fell("cm-1-n1", "cm-2-n1")]).wrong == []
+
+
+def test_who_died_of_a_second_fault_may_have_blamed_who_died_of_the_first() -> None:
+    first = Effect(silent=both_ways(["cm-1-n2"], EVERY), dead=frozenset({"cm-1-n2"}))
+    both = first | Effect(silent=both_ways(["cm-3-n1"], EVERY), dead=frozenset({"cm-3-n1"}))
+    alone = Injection("first", 1000 * MS, expected(CLUSTERS, BACKENDS, first))
+    written = Written(_answered(both), _dialled(both), [_fell("cm-3-n1", "cm-1-n2")], NODE_OF)
+    trial = _trial(both)
+    assert len(judge(trial, written).wrong) == 1
+    assert judge(replace(trial, injections=[alone, *trial.injections]), written).wrong == []
 
 
 def test_a_blame_before_the_fault_is_no_detection() -> None:
