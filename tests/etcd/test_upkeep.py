@@ -70,7 +70,7 @@ async def test_an_alarm_stays_while_what_is_held_is_too_much(make_etcd: Callable
     await etcd.start()
     async with etcd.kv(options=IMPATIENT) as kv, maintaining(etcd) as maintenance:
         with pytest.raises(KvError, match="space exceeded"):
-            for number in range(100):
+            for number in range(1000):  # etcd looks at its size now and then only
                 await kv.put(f"big-{number}", VALUE)
         await keep_up(kv, maintenance, await look(maintenance), address(etcd), QUOTA)
         assert (await look(maintenance)).alarms == {NOSPACE}
