@@ -14,10 +14,12 @@ from typing import NoReturn
 import structlog
 
 from clustermesh.errors import ClustermeshError, KvError, KvRefused, StoreReplaced
+from clustermesh.keys import HEARTBEAT
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import KEYS_PER_LEASE, LeasePool
 from clustermesh.operations import Compare, Delete, Get, KeyValue, Put
 from clustermesh.publication import Held, batches, to_put
+from clustermesh.returned import until_returned
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
@@ -76,7 +78,10 @@ class OwnKeys:
             written = self._written
             try:
                 await self._pool.revive()
-                failure = await until_failure(self._pool.keep(), self._follow())
+                revision = (await self._kv.find(HEARTBEAT)).revision
+                failure = await until_failure(
+                    self._pool.keep(), self._follow(), until_returned(self._kv, revision)
+                )
             except KvError as error:
                 failure = error
             if isinstance(failure, StoreReplaced):

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NoReturn
@@ -23,15 +22,15 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.desired import DesiredServices
-from clustermesh.errors import Compacted, InvalidRecord, KvError, KvRefused
+from clustermesh.errors import InvalidRecord, KvError, KvRefused
 from clustermesh.identity_upkeep import UnusedIdentities
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import LeasePool
 from clustermesh.operations import Compare, Delete, KeyValue, Operation, Put
 from clustermesh.publication import Held, batches, to_delete, to_put
 from clustermesh.records import SERVICES, SERVICES_AND_SLICES, SLICES, decode_config
+from clustermesh.returned import EtcdReturned, until_returned
 from clustermesh.together import until_failure
-from clustermesh.watch import Batch, Interrupted
 
 log = structlog.get_logger()
 
@@ -48,13 +47,6 @@ class Deposed(KvError):
 
     def __init__(self) -> None:
         super().__init__("transaction", "", "another publisher was elected, or what was to be kept is gone")
-
-
-class EtcdReturned(KvError):
-    """Etcd was out of reach and is back: perhaps restored from a snapshot, with our leases and office, but older records."""
-
-    def __init__(self) -> None:
-        super().__init__("watch", keys.HEARTBEAT, "etcd was out of reach and is back")
 
 
 @dataclass(slots=True)
@@ -108,7 +100,7 @@ class Term:
             self._desired.note_all(key for key in self._held if self._is_record(key))
             try:
                 async with asyncio.timeout(audit_s):
-                    failure = await until_failure(self._follow(), self._attend(revision))
+                    failure = await until_failure(self._follow(), until_returned(self._kv, revision))
                 if not isinstance(failure, EtcdReturned):
                     raise failure
             except TimeoutError:
@@ -137,19 +129,6 @@ class Term:
                 await self._write([keys.canary(self._cluster, name) for name in self._forms])
             await self._desired.written(generation)
             await self._desired.changed.wait()
-
-    async def _attend(self, after: int) -> NoReturn:
-        """Watches a key that is written now and then, only to notice when etcd goes and comes."""
-        is_gone = False
-        try:
-            async with aclosing(self._kv.watch(keys.HEARTBEAT, after=after, prefix=False)) as watch:
-                async for step in watch:
-                    if is_gone and isinstance(step, Batch):
-                        raise EtcdReturned
-                    is_gone = isinstance(step, Interrupted)
-        except Compacted as error:
-            raise EtcdReturned from error
-        raise EtcdReturned
 
     async def _read(self) -> dict[str, Held]:
         found: list[KeyValue] = []

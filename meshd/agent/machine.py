@@ -26,8 +26,8 @@ def look(bpffs: Path) -> dict[str, Any]:
 
     ``refused``: why meshd cannot run at all, empty: it can. ``missing``: features that the kernel lacks, with ``reason`` and
     ``cost``. ``cgroups``: where version 2 is mounted (empty: nowhere), ``pods``: kubelets' pods are in it. ``links``: name
-    and MTU of those with a default route. ``addresses``: {link, address/length}. ``routes``: {to, link, gateway, protocol}
-    of the main table, without default ones.
+    and MTU of those with a default route. ``addresses``: {link, address/length, protocol}. ``routes``: {to, link, gateway,
+    protocol} of the main table, without default ones.
     """
     # Any: JSON.
     said: dict[str, Any] = {"refused": "", "missing": [], **_cgroups()}
@@ -75,6 +75,7 @@ def _network(route: Any) -> dict[str, Any]:  # Any: pyroute2 has no types
                 "link": names.get(each["index"], ""),
                 # On a link between two, the first is the other's.
                 "address": f"{each.get('local') or each.get('address')}/{each['prefixlen']}",
+                "protocol": each.get("proto") or 0,
             }
             for each in route.get_addr()
         ],

@@ -58,7 +58,10 @@ class _Endpoint(NamedTuple):
 
 class _Service(NamedTuple):
     list: int
+    drill_list: int
+    drill_until_ns: int
     slots: int
+    drill_slots: int
     affinity_timeout_s: int
     source: int
     flags: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 from meshd.errors import LayoutError
@@ -50,6 +51,7 @@ class Btf:
     def __init__(self, data: bytes) -> None:
         self._types = parse(data)
         self._codecs: dict[tuple[str, object], Codec[object]] = {}
+        self._hashes: dict[str, str] = {}
 
     def layout(self, type_name: str) -> Layout:
         """The layout of a struct, an enum or a typedef such as ``__u32``.
@@ -100,7 +102,7 @@ class Btf:
 
     def maps(self) -> dict[str, MapDefinition]:
         """Every map declared in section .maps, by name."""
-        return {name: self._definition(name, declared) for name, declared in self._section(".maps")}
+        return dict(self._maps)
 
     def globals(self) -> dict[str, Global]:
         """Every ``const volatile`` and other global of the object, by name, with its place in its section."""
@@ -126,7 +128,17 @@ class Btf:
         Raises:
             LayoutError: no such map.
         """
-        definition = self.maps().get(map_name)
+        if map_name not in self._hashes:
+            self._hashes[map_name] = self._schema_hash(map_name)
+        return self._hashes[map_name]
+
+    # Asked for with every status, of every map: the types of an object do not change.
+    @cached_property
+    def _maps(self) -> dict[str, MapDefinition]:
+        return {name: self._definition(name, declared) for name, declared in self._section(".maps")}
+
+    def _schema_hash(self, map_name: str) -> str:
+        definition = self._maps.get(map_name)
         if definition is None:
             raise LayoutError(f"map {map_name}", "the BPF object has no such map")
         kind = f"{definition.map_type}/{definition.flags}"

@@ -34,14 +34,14 @@ _IFA_F_NODAD = 0x02
 _RTNH_F_ONLINK = 4
 _RT_TABLE_MAIN, _RT_TABLE_LOCAL, _RTPROT_BOOT = 254, 255, 3
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
-_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_HOST = 0, 253, 254
 # Of a link, leave the counters out.
 _RTEXT_FILTER_SKIP_STATS = 8
 
 IFLA_ADDRESS, IFLA_IFNAME, IFLA_MTU, IFLA_LINK, IFLA_GROUP = 1, 3, 4, 5, 27
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_NET_NS_FD, _IFLA_EXT_MASK = 18, 20, 28, 29
 _IFLA_INFO_KIND, _IFLA_INFO_DATA, _VETH_INFO_PEER = 1, 2, 1
-IFA_ADDRESS, IFA_LOCAL, _IFA_FLAGS, _IFA_PROTO = 1, 2, 8, 11
+IFA_ADDRESS, IFA_LOCAL, _IFA_CACHEINFO, _IFA_FLAGS, _IFA_PROTO = 1, 2, 6, 8, 11
 _NDA_DST, NDA_LLADDR = 1, 2
 RTA_DST, RTA_OIF, RTA_GATEWAY = 1, 4, 5
 
@@ -51,6 +51,9 @@ ADDRESS = struct.Struct("=BBBBi")
 NEIGHBOUR = struct.Struct("=BxxxiHBB")
 ROUTE = struct.Struct("=BBBBBBBBI")
 _ATTRIBUTE = struct.Struct("=HH")
+# How long an address is preferred, and valid, in seconds; when it was made and changed.
+_CACHEINFO = struct.Struct("=IIII")
+_FOR_EVER = 0xFFFFFFFF
 _TYPE_MASK = 0x3FFF
 
 
@@ -197,16 +200,25 @@ def family_of(address: Address) -> int:
     return int(socket.AF_INET if address.version == 4 else socket.AF_INET6)
 
 
-def add_address(index: int, address: Address, protocol: int = 0) -> Message:
-    """Gives a link ``address`` alone; an IPv6 one is usable at once (no duplicate detection).
-
-    ``protocol``: the number of whose it is; 0: nobody's.
-    """
+def add_address(index: int, address: Address) -> Message:
+    """Gives a link ``address`` alone; an IPv6 one is usable at once (no duplicate detection)."""
     body = _address_body(index, address)
     if address.version == 6:
         body += attribute(_IFA_FLAGS, number(_IFA_F_NODAD))
-    if protocol:
-        body += attribute(_IFA_PROTO, bytes([protocol]))
+    return Message(f"address {address}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
+
+
+def add_silent_address(index: int, address: Address, protocol: int) -> Message:
+    """The same with one that nobody sends from who was not told to; ``protocol``: the number of whose it is.
+
+    IPv4 chooses none of the scope of a host, IPv6 none that is deprecated while there is another (RFC 6724, 5, rule 3).
+    """
+    if address.version == 6:
+        body = _address_body(index, address) + attribute(_IFA_FLAGS, number(_IFA_F_NODAD))
+        body += attribute(_IFA_CACHEINFO, _CACHEINFO.pack(0, _FOR_EVER, 0, 0))
+    else:
+        body = _address_body(index, address, _SCOPE_HOST)
+    body += attribute(_IFA_PROTO, bytes([protocol]))
     return Message(f"address {address}", RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE, body)
 
 
@@ -217,8 +229,8 @@ def delete_address(index: int, address: Address) -> Message:
     )
 
 
-def _address_body(index: int, address: Address) -> bytes:
-    head = ADDRESS.pack(family_of(address), address.max_prefixlen, 0, _SCOPE_UNIVERSE, index)
+def _address_body(index: int, address: Address, scope: int = _SCOPE_UNIVERSE) -> bytes:
+    head = ADDRESS.pack(family_of(address), address.max_prefixlen, 0, scope, index)
     return head + attribute(IFA_LOCAL, address.packed) + attribute(IFA_ADDRESS, address.packed)
 
 

@@ -1,6 +1,6 @@
 """Each fault has its right outcome, and loss alone moves nobody; long: a fault that is not what its plan says is found out.
 
-One lab for those of `make test`, because most of the time would go into making it. How long anything took is in the
+One lab for the six of the short form, because most of the time would go into making it. How long anything took is in the
 report, and no test's business.
 """
 
@@ -53,6 +53,7 @@ def _gone_through(own: Places, draws: Sequence[Draw], out: Path) -> Report:
     return asyncio.run(session.go_through(own, spec(RATE), draws, rng, SEED, out, print))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_each_fault_has_its_right_outcome_and_no_request_is_lost_that_could_be_answered(
     report: Report,
@@ -65,12 +66,14 @@ def test_each_fault_has_its_right_outcome_and_no_request_is_lost_that_could_be_a
     assert [bool(each.excused) for each in trials] == [name != "etcd-cut-off" for name in SHORT]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_loss_alone_moves_nobody(report: Report) -> None:
     loss = report.trials[len(SHORT)]
     assert (loss.wrong_failovers, loss.problems, loss.detection.count) == ([], [], 0)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_nothing_is_left_of_the_lab(report: Report, own: Places) -> None:
     assert (len(report.trials), traces(own)) == (len(SHORT) + 1, [])
@@ -81,6 +84,7 @@ def _link_cut_that_says_it_is_none(_rng: random.Random, ground: Ground) -> Seque
     return [replace(links.link_cut(one, other), name="a lie", effect=Effect(), hold_s=links.WATCH_S)]
 
 
+@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_a_fault_that_is_not_what_its_plan_says_is_found_out_by_everybody(
@@ -122,6 +126,7 @@ def test_each_other_kind_of_fault_has_its_right_outcome(own: Places, tmp_path: P
     _series(own, tmp_path, "-k", kind, "--count", "1", "--seed", str(SEED))
 
 
+@pytest.mark.long
 @pytest.mark.long
 @pytest.mark.timeout(TIMEOUT_S)
 def test_a_cut_of_the_tunnels_alone_has_its_right_outcome(own: Places, tmp_path: Path) -> None:

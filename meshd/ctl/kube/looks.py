@@ -18,10 +18,11 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class SeenAddress:
-    """An address of the node itself."""
+    """An address of the node itself. ``protocol``: who gave it to it (linux/if_addr.h); 0: nobody says."""
 
     link: str
     address: IPv4Interface | IPv6Interface
+    protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,8 @@ def parse(said: Mapping[str, Any]) -> Look:  # Any: JSON
             pods=said["pods"],
             mtus=tuple(each["mtu"] for each in said["links"]),
             addresses=tuple(
-                SeenAddress(each["link"], ip_interface(each["address"])) for each in said["addresses"]
+                SeenAddress(each["link"], ip_interface(each["address"]), each["protocol"])
+                for each in said["addresses"]
             ),
             routes=tuple(
                 SeenRoute(ip_network(each["to"]), each["link"], each["gateway"], each["protocol"])

@@ -131,7 +131,8 @@ def _clashes(facts: Facts, looked: Looked) -> Iterator[str]:
         ranges = [(f"the pods of {name} {cidr}", cidr) for name, cidr in pods]
         ranges += [(f"the services {cidr}", cidr) for cidr in services]
         for seen in look.addresses:
-            if seen.link in SERVICE_LINKS:
+            # Ours: the one by which other nodes ask whether this one is there.
+            if seen.link in SERVICE_LINKS or seen.protocol == OURS:
                 continue
             for what, cidr in ranges:
                 if seen.address.ip in cidr:

@@ -3,7 +3,7 @@
 It is the network's own address of the first pod CIDR of each family: no pod ever gets that (`model/address_pool.py`),
 routers take it for a host's like any other, and in IPv6 it is that of the subnet's router anyway (RFC 4291, 2.6.1). It is on
 the loopback device, told from everybody else's by its protocol number (`ip address show dev lo proto 177`), so the host's
-stack answers: with an RST, whether an agent runs or not.
+stack answers: with an RST, whether an agent runs or not. The node itself sends from it only what is told to be sent from it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def ensure(route: RouteSocket, addresses: Iterable[Address]) -> int:
     for each in there - wanted:
         route.exchange([rt.delete_address(_LOOPBACK, each)])
     for each in wanted - there:
-        route.exchange([rt.add_address(_LOOPBACK, each, PROTOCOL)])
+        route.exchange([rt.add_silent_address(_LOOPBACK, each, PROTOCOL)])
     return len(there ^ wanted)
 
 

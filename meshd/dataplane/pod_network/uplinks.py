@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from meshd.dataplane.devices import Found, Uplink
 from meshd.dataplane.pod_network.links import PODS_GROUPS
+from meshd.dataplane.pod_network.routes import PROTOCOL
 from meshd.kernel import rtnetlink as rt
 from meshd.kernel.route_socket import RouteSocket
 from meshd.kernel.rtnetlink_answers import Link, group_of, link_of, route_of
@@ -115,10 +116,11 @@ def _held(answer: bytes) -> Held | None:
     family, _, flags, scope, index = rt.ADDRESS.unpack_from(answer)
     attributes = dict(rt.attributes(answer[rt.ADDRESS.size :]))
     packed = attributes.get(rt.IFA_LOCAL, attributes.get(rt.IFA_ADDRESS))
-    if packed is None or scope >= _SCOPE_LINK:
+    # Our own one (health_address.py) has the scope of a host, so that nobody sends from it unasked.
+    if packed is None or (scope >= _SCOPE_LINK and rt.address_protocol(answer) != PROTOCOL):
         return None
     flags |= rt.value(attributes.get(_IFA_FLAGS))
-    is_primary = not flags & (_SECONDARY | _DEPRECATED | _TENTATIVE | _DADFAILED)
+    is_primary = scope < _SCOPE_LINK and not flags & (_SECONDARY | _DEPRECATED | _TENTATIVE | _DADFAILED)
     # Of IPv6 the same bit marks addresses of privacy extensions, which change.
     return Held(index, parse_address(socket.inet_ntop(family, packed)), is_primary)
 

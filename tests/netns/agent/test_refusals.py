@@ -82,6 +82,6 @@ def test_cleanup_while_the_agent_runs_is_refused_and_afterwards_says_what_it_rem
     node.kill()
     assert meshd("cleanup", "--config", config) == (
         0,
-        f"meshd: removed 10 hooks and 12 maps below {node.bpffs / 'node'}\n",
+        f"meshd: removed 10 hooks and 13 maps below {node.bpffs / 'node'}\n",
     )
     assert meshd("--config", config, "cleanup")[1].startswith("meshd: removed 0 hooks and 0 maps")

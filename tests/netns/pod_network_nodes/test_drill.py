@@ -15,7 +15,7 @@ from tests.netns.agent.agent_node import endpoint_slice, service
 from tests.netns.pod_network_nodes.fabric import Fabric, FabricNode
 from tests.patience import patience
 
-pytestmark = pytest.mark.needs("etcd")
+pytestmark = [pytest.mark.needs("etcd"), pytest.mark.long]
 
 VIP = "10.96.0.10"
 
