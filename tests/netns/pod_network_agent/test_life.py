@@ -60,7 +60,7 @@ def test_after_a_cleanup_pods_talk_by_address_as_before(node: CniNode) -> None:
     with stream(first, second, two.addresses[0]) as v4, stream(first, second, two.addresses[1], 9001) as v6:
         node.agent.kill()
         status, said = cleanup(node)
-        assert (status, "removed 9 hooks, programs on 2 devices and " in said) == (0, True), said
+        assert (status, "removed 10 hooks, programs on 2 devices and " in said) == (0, True), said
         assert [filters_on(node, link) for link in node.links()] == [{}, {}]
         assert (links_of(node), list(pins(node).glob("*/*"))) == ({}, [])
         assert v4.goes_on()
@@ -74,7 +74,7 @@ def test_one_feature_can_be_taken_out_alone_and_the_other_goes_on(node: CniNode)
     _, two = node.add("two")
     node.agent.kill()
     status, said = cleanup(node, "socket_lb")
-    assert (status, "removed 9 hooks and 0 maps" in said) == (0, True), said
+    assert (status, "removed 10 hooks and 0 maps" in said) == (0, True), said
     assert all(filters_on(node, link) for link in node.links())
     assert reaches(first, two.addresses[0])
     assert cleanup(node, "short_circuit")[0] == 0
