@@ -51,19 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="numbers of services to measure with (default: 1,1000,10000)",
     )
     # Six is what it takes for an interval of 95 % (statistics.py).
-    for name, default, least, what in (
+    _add_counts(
+        one,
         ("rounds", 30, 6, "rounds of the connect() measurement"),
         ("connections", 500, 100, "connections of a path in each round"),
         ("programming-rounds", 6, 6, "times that all services are programmed"),
         ("removals", 200, 6, "backends that are removed at each size"),
-    ):
-        one.add_argument(
-            f"--{name}",
-            type=_at_least(least),
-            default=default,
-            metavar="N",
-            help=f"{what}, at least {least} (default: %(default)s)",
-        )
+    )
 
 
 def _add_propagation(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -74,17 +68,11 @@ def _add_propagation(benches: argparse._SubParsersAction[argparse.ArgumentParser
         "until the kernels of both nodes have it. Half a minute.",
     )
     _add_shared(one)
-    for name, default, least, what in (
+    _add_counts(
+        one,
         ("services", 500, 1, "global services, five backends each"),
         ("toggles", 200, 6, "backends that become not ready and ready again"),
-    ):
-        one.add_argument(
-            f"--{name}",
-            type=_at_least(least),
-            default=default,
-            metavar="N",
-            help=f"{what}, at least {least} (default: %(default)s)",
-        )
+    )
 
 
 def _add_path(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -146,17 +134,11 @@ def _add_cni(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "as a container runtime does it. Half a minute.",
     )
     _add_shared(one)
-    for name, default, least, what in (
+    _add_counts(
+        one,
         ("pods", 200, 6, "pods that are added to each"),
         ("crowd", 250, 1, "pods of meshd when its memory is read"),
-    ):
-        one.add_argument(
-            f"--{name}",
-            type=_at_least(least),
-            default=default,
-            metavar="N",
-            help=f"{what}, at least {least} (default: %(default)s)",
-        )
+    )
 
 
 def _add_kubernetes(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -170,18 +152,12 @@ def _add_kubernetes(benches: argparse._SubParsersAction[argparse.ArgumentParser]
     one.add_argument(
         "--kubeconfig", type=Path, required=True, metavar="FILE", help="who asks which API server"
     )
-    for name, default, least, what in (
+    _add_counts(
+        one,
         ("services", 10_000, 1, "services, five backends each"),
         ("rate", 100, 0, "changes a second that go on meanwhile"),
         ("changes", 500, 6, "changes that are timed"),
-    ):
-        one.add_argument(
-            f"--{name}",
-            type=_at_least(least),
-            default=default,
-            metavar="N",
-            help=f"{what}, at least {least} (default: %(default)s)",
-        )
+    )
 
 
 def _add_clustermesh(benches: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -192,13 +168,19 @@ def _add_clustermesh(benches: argparse._SubParsersAction[argparse.ArgumentParser
         "their changes. Half a minute.",
     )
     _add_shared(one)
-    for name, default, least, what in (
-        ("clusters", 8, 1, "clusters, at most 100"),
+    _add_counts(
+        one,
+        ("clusters", 8, 1, "clusters with an etcd each"),
         ("services", 500, 2, "services that each of them shares"),
         ("backends", 10, 2, "backends of a service in each cluster"),
         ("rate", 100, 0, "changes a second that go on meanwhile"),
         ("changes", 400, 6, "changes that are timed"),
-    ):
+    )
+
+
+def _add_counts(one: argparse.ArgumentParser, *counts: tuple[str, int, int, str]) -> None:
+    """Options that are numbers: name, default, least, what they count."""
+    for name, default, least, what in counts:
         one.add_argument(
             f"--{name}",
             type=_at_least(least),

@@ -19,6 +19,7 @@ from pathlib import Path
 from meshd.api.v1 import cluster_pb2
 from meshd.bench.agents import Agent
 from meshd.bench.etcds import Etcd, require_etcd
+from meshd.bench.mesh_peers import SIZE
 from meshd.bench.places import BenchError, Place, Places
 from meshd.bench.population import BenchService, global_services, population
 from meshd.bench.progress import Progress
@@ -29,6 +30,8 @@ from meshd.bench.workers import Worker
 from meshd.kernel import cgroup
 
 MESHD = "meshd"
+# An address of the loopback's for each etcd, and an id of 1..255 for each cluster.
+MOST_CLUSTERS = 200
 SYNC_TIMEOUT_S, STATUS_EVERY_S = 300.0, 0.1
 P99 = 0.99
 
@@ -59,6 +62,12 @@ def measure(options: Options, places: Places, stack: contextlib.ExitStack, progr
     Raises:
         BenchError: something could not be set up, or a change never arrived; the sentence says what.
     """
+    if options.clusters > MOST_CLUSTERS:
+        raise BenchError(f"--clusters is {options.clusters}, it can be {MOST_CLUSTERS} at most")
+    if options.services * options.backends >= SIZE:
+        raise BenchError(
+            f"--services times --backends must be below {SIZE:,}: a cluster has no more addresses"
+        )
     require_etcd()
     progress.step(f"{options.clusters} clusters, an etcd each")
     place = places.place("clustermesh")

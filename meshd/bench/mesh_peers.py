@@ -33,13 +33,13 @@ FIRST_ID = 2
 TOGETHER = 32
 HEARTBEAT = b"2026-01-01T00:00:00Z"
 RESOURCES = ("nodes", "identities", "ip", "services")
-# A /12 for each cluster: room for 1e6 backends.
-_NETWORK, _SIZE = int(IPv4Address("16.0.0.0")), 1 << 20
+# A /12 for each cluster, from this address on.
+_NETWORK, SIZE = int(IPv4Address("16.0.0.0")), 1 << 20
 
 
 def backends(number: int, service: int, count: int, most: int) -> list[IPv4Address]:
     """The first ``count`` of the ``most`` backends of a service of cluster ``number``."""
-    first = _NETWORK + number * _SIZE + service * most + 1
+    first = _NETWORK + number * SIZE + service * most + 1
     return [IPv4Address(first + each) for each in range(count)]
 
 

@@ -12,7 +12,6 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -28,7 +27,7 @@ from clustermesh.together import until_failure
 from meshd.errors import ClusterNotTold, DrillGoesOn, MeshError
 from meshd.model import ServiceName
 from meshd.model.drill import DRILL_MAX_S, Drill
-from meshd.sources.node_words import node_words
+from meshd.sources.node_words import Connected, node_words
 
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
 
@@ -69,14 +68,6 @@ class Said(msgspec.Struct, frozen=True):
     planned: dict[str, float] = {}
     over: bool = False
     given: dict[str, int] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """To the cluster's etcd."""
-
-    kv: Kv
-    own: OwnKeys
 
 
 class ClusterDrill:

@@ -12,7 +12,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import msgspec
@@ -26,7 +25,7 @@ from clustermesh.own_keys import OwnKeys
 from clustermesh.single_key import values
 from clustermesh.together import until_failure
 from meshd.errors import ClusterNotTold, MeshError
-from meshd.sources.node_words import node_words
+from meshd.sources.node_words import Connected, node_words
 
 RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
 
@@ -69,14 +68,6 @@ class Said(msgspec.Struct, frozen=True):
     change: str
     on: bool
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """To the cluster's etcd."""
-
-    kv: Kv
-    own: OwnKeys
 
 
 class ClusterSwitch:

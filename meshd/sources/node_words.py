@@ -1,18 +1,28 @@
-"""What each node of a cluster says under a prefix of the cluster's own etcd, as long as somebody listens."""
+"""A cluster's own etcd as a place to talk in: what each node says under a prefix, as long as somebody listens."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from clustermesh.errors import Compacted
 from clustermesh.kv import Kv
+from clustermesh.own_keys import OwnKeys
 from clustermesh.watch import Batch
 
 Word = TypeVar("Word", bound=msgspec.Struct)
+
+
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """To the cluster's etcd."""
+
+    kv: Kv
+    own: OwnKeys
 
 
 async def node_words(kv: Kv, prefix: str, word: type[Word]) -> AsyncGenerator[dict[str, Word], None]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 import pytest
 
 from clustermesh import keys
 from clustermesh.kv import Kv
-from clustermesh.own_keys import OwnKeys
 from meshd.errors import ClusterNotTold, DrillGoesOn, UnknownObject
 from meshd.model.drill import Drill
 from meshd.sources.cluster_drill import ClusterDrill, Order, Said
+from tests.etcd.following import following
 from tests.etcd.process import EtcdProcess
 from tests.patience import patience
 
@@ -42,20 +41,9 @@ class Kernel:
         return {"cm-1": 7}
 
 
-@asynccontextmanager
-async def node(name: str, kernel: Kernel, kv: Kv) -> AsyncIterator[ClusterDrill]:
+def node(name: str, kernel: Kernel, kv: Kv) -> AbstractAsyncContextManager[ClusterDrill]:
     """A node that follows the cluster."""
-    own, drill = OwnKeys(kv, ttl_s=60), ClusterDrill("cm-1", name, kernel)
-    tasks = [asyncio.create_task(own.run()), asyncio.create_task(drill.follow(kv, own))]
-    await asyncio.sleep(0)
-    try:
-        yield drill
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    return following(ClusterDrill("cm-1", name, kernel), kv)
 
 
 def order(for_s: float, number: str = "a1", until_s: float | None = None) -> Order:

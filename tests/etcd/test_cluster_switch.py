@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import msgspec
 import pytest
 
 from clustermesh import keys
 from clustermesh.kv import Kv
-from clustermesh.own_keys import OwnKeys
 from meshd.agent.cluster_agreement import agreed
 from meshd.errors import ClusterNotTold, IntentNotKept
 from meshd.model import Node
@@ -20,6 +17,7 @@ from meshd.model.cluster import ETCD
 from meshd.servers.short_circuit import Agreement, Word
 from meshd.sources.cluster_switch import ClusterSwitch, Said
 from meshd.state import Mesh
+from tests.etcd.following import following
 from tests.etcd.process import EtcdProcess
 from tests.patience import patience
 
@@ -57,20 +55,9 @@ def mesh_of(*names: str) -> Mesh:
     return mesh
 
 
-@asynccontextmanager
-async def node(name: str, circuit: Circuit, kv: Kv) -> AsyncIterator[ClusterSwitch]:
+def node(name: str, circuit: Circuit, kv: Kv) -> AbstractAsyncContextManager[ClusterSwitch]:
     """A node that follows the cluster."""
-    own, switch = OwnKeys(kv, ttl_s=60), ClusterSwitch("cm-1", name, circuit)
-    tasks = [asyncio.create_task(own.run()), asyncio.create_task(switch.follow(kv, own))]
-    await asyncio.sleep(0)
-    try:
-        yield switch
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+    return following(ClusterSwitch("cm-1", name, circuit), kv)
 
 
 async def say(mesh: Mesh, switch: ClusterSwitch, *, on: bool, patience_s: float | None = None) -> Agreement:

@@ -59,6 +59,8 @@ class NodeProbes:
         self._own = health_addresses(config.cni.pod_cidrs)
         self._references = [parse_address(text) for text in config.probes.references]
         self._targets: dict[int, Asked] = {}
+        # By cluster and name of the node.
+        self._numbers: dict[tuple[str, str], int] = {}
         self._judges: dict[int, Judge] = {}
         self._samples: Mapping[int, Sample] = {}
         self._next_id = 1
@@ -98,10 +100,8 @@ class NodeProbes:
 
     def answering_of(self, node: Node) -> Answering | None:
         """Whether ``node`` answers; None: it is not asked."""
-        for number, target in self._targets.items():
-            if (target.cluster, target.node) == (node.cluster, node.name):
-                return self._answering(number, target)
-        return None
+        number = self._numbers.get((node.cluster, node.name))
+        return self._answering(number, self._targets[number]) if number is not None else None
 
     def _answering(self, number: int, target: Asked) -> Answering:
         judge, sample = self._judges[number], self._samples.get(number)
@@ -144,6 +144,7 @@ class NodeProbes:
             return
         numbers = {target: known.get(target) or self._new_number() for target in wanted}
         self._targets = {number: target for target, number in numbers.items()}
+        self._numbers = {(target.cluster, target.node): number for target, number in numbers.items()}
         self._judges = {
             number: self._judges.get(number) or self._judge(target)
             for number, target in self._targets.items()

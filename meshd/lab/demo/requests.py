@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from meshd.lab.tail import Tail
 from meshd.lab.workloads.x_wing import DEADLINE
 
 
@@ -61,20 +62,11 @@ class Log:
 
     def __init__(self, client: str, path: Path) -> None:
         self.client = client
-        self._path = path
-        self._offset = 0
+        self._tail = Tail(path)
 
     def new(self) -> list[Request]:
         """The requests that were completely written since the last call; none while the file is not there."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                content = file.read()
-        except FileNotFoundError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return [parse(self.client, line) for line in whole.decode().splitlines()]
+        return [parse(self.client, line) for line in self._tail.new()]
 
 
 def between(requests: Iterable[Request], first_ns: int, end_ns: int) -> list[Request]:

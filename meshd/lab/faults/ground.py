@@ -18,13 +18,14 @@ from meshd.lab.demo.checks import PodCounts
 from meshd.lab.demo.requests import Log, Request
 from meshd.lab.faults import words
 from meshd.lab.faults.verdict import Written
-from meshd.lab.faults.words import Attempt, Fall, Tail
+from meshd.lab.faults.words import Attempt, Fall
 from meshd.lab.lab import Lab
 from meshd.lab.layout import Node
 from meshd.lab.processes import Program, gone, start, tell
 from meshd.lab.readiness import settled
 from meshd.lab.record import LabError, Pod
 from meshd.lab.spec import ClusterSpec, LabSpec, PodSpec, ServiceSpec
+from meshd.lab.tail import Tail
 from meshd.lab.up import on_thread
 
 SERVICE = "rebel-base"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 OPEN = "open"
@@ -30,26 +29,6 @@ class Fall(NamedTuple):
     node: str
     at_ns: int
     silent_ms: int
-
-
-class Tail:
-    """Whole lines that were added to a file since the last look."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offset = 0
-
-    def new(self) -> list[str]:
-        """None while the file is not there."""
-        try:
-            with self._path.open("rb") as file:
-                file.seek(self._offset)
-                content = file.read()
-        except FileNotFoundError:
-            return []
-        whole = content[: content.rfind(b"\n") + 1]
-        self._offset += len(whole)
-        return whole.decode(errors="replace").splitlines()
 
 
 def attempt(node: str, line: str) -> Attempt:

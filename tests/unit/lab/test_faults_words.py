@@ -7,7 +7,8 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meshd.lab.faults.words import Attempt, Tail, attempt, event, fall
+from meshd.lab.faults.words import Attempt, attempt, event, fall
+from meshd.lab.tail import Tail
 
 
 def test_an_attempt_is_read_with_its_dialler() -> None:
