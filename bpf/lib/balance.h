@@ -124,6 +124,22 @@ static __always_inline bool choose(const struct endpoint *frontend, const struct
 	return false;
 }
 
+/* The client comes back to this backend from now on. */
+static __always_inline void keep_to(const struct endpoint *frontend, __u64 netns_cookie, const struct endpoint *backend,
+				    __u64 now)
+{
+	struct affinity_key key = {
+		.netns_cookie = netns_cookie,
+		.frontend = *frontend,
+	};
+	struct affinity made = {
+		.last_used_ns = now,
+		.backend = *backend,
+	};
+
+	bpf_map_update_elem(&affinities, &key, &made, BPF_ANY);
+}
+
 /* The backend this client had, if its time has not run out and the service still has it; else a new choice. */
 static __always_inline bool choose_sticky(const struct endpoint *frontend, const struct service *service, __u64 netns_cookie,
 					  struct endpoint *backend)
@@ -133,7 +149,6 @@ static __always_inline bool choose_sticky(const struct endpoint *frontend, const
 		.frontend = *frontend,
 	};
 	struct affinity *kept = bpf_map_lookup_elem(&affinities, &key);
-	struct affinity made = {};
 	__u64 now = bpf_ktime_get_ns();
 
 	if (kept) {
@@ -150,9 +165,7 @@ static __always_inline bool choose_sticky(const struct endpoint *frontend, const
 	}
 	if (!choose(frontend, service, backend))
 		return false;
-	made.last_used_ns = now;
-	made.backend = *backend;
-	bpf_map_update_elem(&affinities, &key, &made, BPF_ANY);
+	keep_to(frontend, netns_cookie, backend, now);
 	return true;
 }
 
@@ -199,9 +212,11 @@ static __always_inline void choose_answering(const struct endpoint *frontend, co
 	bpf_loop(MOST_LOOKED_AT, look_at_slot, &search, 0);
 }
 
-/* While no agent says who is there, who does not answer is left alone for a while, if somebody else does. */
+/* While no agent says who is there, who does not answer is left alone for a while, if somebody else does. A client that is kept
+ * at its backend is kept at the other from then on.
+ */
 static __always_inline void leave_the_silent_alone(const struct endpoint *frontend, const struct service *service,
-						   struct endpoint *backend)
+						   __u64 netns_cookie, struct endpoint *backend)
 {
 	__u64 now = bpf_ktime_get_ns();
 	struct endpoint other = *backend;
@@ -210,9 +225,12 @@ static __always_inline void leave_the_silent_alone(const struct endpoint *fronte
 		return;
 	if (is_avoided(backend, now)) {
 		choose_answering(frontend, service, now, &other);
-		if (!endpoint_equal(backend, &other))
+		if (!endpoint_equal(backend, &other)) {
 			count(SOCKET_LB_AVOIDED);
-		*backend = other;
+			*backend = other;
+			if (service->affinity_timeout_s)
+				keep_to(frontend, netns_cookie, backend, now);
+		}
 	}
 	note_attempt(backend, now);
 }
@@ -276,7 +294,7 @@ static __always_inline enum balance balance_connect(struct bpf_sock_addr *ctx, c
 	if (verdict != BALANCE_TRANSLATE)
 		return verdict;
 	if (destination->protocol == IPPROTO_TCP)
-		leave_the_silent_alone(destination, service, backend);
+		leave_the_silent_alone(destination, service, record.netns_cookie, backend);
 	record.frontend = *destination;
 	record.backend = *backend;
 	if (bpf_map_update_elem(&connections, &cookie, &record, BPF_ANY))

@@ -25,5 +25,5 @@ async def main(url: str, count: int) -> None:
 
 
 if __name__ == "__main__":
-    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    structlog.configure(logger_factory=structlog.WriteLoggerFactory(sys.stderr))
     asyncio.run(main(sys.argv[1], int(sys.argv[2])))

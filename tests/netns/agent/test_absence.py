@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from meshd.kernel.netns import Netns
-from tests.netns.agent.agent_node import PORT, VIP, AgentNode, lines
+from tests.netns.agent.agent_node import PORT, VIP, AgentNode, endpoint_slice, lines, service
 from tests.netns.agent.test_restart import settled
 from tests.patience import patience
 
@@ -97,6 +97,27 @@ def test_if_nobody_answers_the_choice_stays_as_it_was(
     silence(served.netns)
     # Both are avoided still, and serve.
     assert "" not in asked(served, inside, 40, patience(2))
+
+
+def test_a_client_that_is_kept_at_its_backend_is_kept_at_another_one(
+    node: AgentNode, inside: Callable[..., object]
+) -> None:
+    three = (*BACKENDS, "127.0.0.13")
+    assert next(lines(node.spawn("server.py", *three))) == "listening"
+    sticky = service("default", VIP)
+    sticky["spec"]["sessionAffinity"] = "ClientIP"  # type: ignore[index] # a dict
+    node.write("default", sticky, endpoint_slice("default", *three))
+    node.start()
+    node.wait(lambda: settled(node))
+    (first,) = asked(node, inside, 4, patience(2))
+    node.kill()
+    silence(node.netns, first)
+    time.sleep(ABSENT_S)
+    assert asked(node, inside, 3, 0.05) == {"": 3}
+    time.sleep(0.3)
+    then = asked(node, inside, 20, patience(2))
+    assert list(then.values()) == [20]
+    assert first not in then
 
 
 def test_with_an_agent_the_hooks_judge_nobody(served: AgentNode, inside: Callable[..., object]) -> None:
