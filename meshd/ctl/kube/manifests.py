@@ -31,9 +31,25 @@ CLUSTER_ROLES = Resource("rbac.authorization.k8s.io", "v1", "clusterroles", "Clu
 CLUSTER_ROLE_BINDINGS = Resource(
     "rbac.authorization.k8s.io", "v1", "clusterrolebindings", "ClusterRoleBinding", namespaced=False
 )
+ADMISSION = "admissionregistration.k8s.io"
+ADMISSION_POLICIES = Resource(
+    ADMISSION, "v1", "validatingadmissionpolicies", "ValidatingAdmissionPolicy", namespaced=False
+)
+ADMISSION_BINDINGS = Resource(
+    ADMISSION, "v1", "validatingadmissionpolicybindings", "ValidatingAdmissionPolicyBinding", namespaced=False
+)
 RESOURCES: Mapping[str, Resource] = {
     each.kind: each
-    for each in (NAMESPACES, SERVICE_ACCOUNTS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, CONFIG_MAPS, DAEMON_SETS)
+    for each in (
+        NAMESPACES,
+        SERVICE_ACCOUNTS,
+        ADMISSION_POLICIES,
+        ADMISSION_BINDINGS,
+        CLUSTER_ROLES,
+        CLUSTER_ROLE_BINDINGS,
+        CONFIG_MAPS,
+        DAEMON_SETS,
+    )
 }
 # Agents find their account, its rights and their configuration.
 ORDER = tuple(RESOURCES)
