@@ -11,8 +11,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import functools
-import importlib
+import importlib.util
 import os
+import platform
 import shutil
 import socket
 import subprocess
@@ -117,6 +118,15 @@ def _io_uring() -> str | None:
     return None if code == errno.EFAULT else f"io_uring_setup() answers {errno.errorcode.get(code)}"
 
 
+def _libfuzzer() -> str | None:
+    found = importlib.util.find_spec("atheris")
+    return (
+        None
+        if found
+        else f"no wheel of atheris for Python {platform.python_version()} on {platform.machine()}"
+    )
+
+
 PROBES: Mapping[str, Probe] = {
     "root": _root,
     "bpf": bpf_refusal,
@@ -132,5 +142,6 @@ PROBES: Mapping[str, Probe] = {
     "ktls": _ktls,
     "io_uring": _io_uring,
     "ipvs": _ipvs,
+    "libfuzzer": _libfuzzer,
     "kubernetes": components.absence,
 }
