@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from meshd.bench.cli import add_arguments
+from meshd.bench.arguments import add_arguments
 
 
 def parsed(*arguments: str) -> argparse.Namespace:
