@@ -36,7 +36,7 @@ demo-kubernetes:
 
 test:
 	@$(SETUP) test
-	@$(BIN)/python -m pytest --continue-on-collection-errors $(ARGS)
+	@$(BIN)/python -m scripts.test $(ARGS)
 
 test-kernels:
 	@$(SETUP) kernels
