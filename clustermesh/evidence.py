@@ -20,6 +20,8 @@ from clustermesh.single_key import values
 
 HEARTBEAT_LIMIT_S = 130.0
 """Two heartbeats, and some time to travel."""
+LEASES_END_S = 2.0
+"""What lives by several leases of one publisher is gone within this time: etcd looks for those that ended twice a second."""
 
 Config = Literal["there", "left", "lost"]
 
@@ -37,12 +39,12 @@ class Evidence:
         self._beat_at: float | None = None
         self._is_steady = False
         self._beaten = asyncio.Event()
-        # Left: deleted by somebody who lives; lost: it died with its publisher.
+        # Left: deleted by somebody who lives; lost: it died with its publisher, as far as is known.
         self._config: Config = "there"
 
     @property
     def heartbeat_age_s(self) -> float | None:
-        """Since the last one; None: none came yet."""
+        """Since the last one; None: none came yet, or its key went."""
         return None if self._beat_at is None else time.monotonic() - self._beat_at
 
     @property
@@ -53,11 +55,22 @@ class Evidence:
         return Word.LEAVING if self._config == "left" else Word.COUNTS
 
     def config_seen(self, *, present: bool) -> None:
-        """The cluster-config is there, or was just deleted."""
+        """The cluster-config is there, or was just deleted: in order only if `is_outlived` says so."""
         was_lost = self._config == "lost"
-        self._config = "there" if present else "left" if self._is_alive() else "lost"
+        self._config = "there" if present else "lost"
         if present and was_lost and self._is_steady:
             self._steady()
+
+    async def is_outlived(self, kv: Kv) -> bool:
+        """Whether the heartbeat is still there some time after the cluster-config was deleted, so a publisher that lives
+        did it; what went stale meanwhile is judged anew then. Both also go, however young, when a publisher's leases end.
+        """
+        await asyncio.sleep(LEASES_END_S)
+        if not self._is_alive() or not (await kv.find(keys.HEARTBEAT)).items:
+            return False
+        self._config = "left"
+        self._steady()
+        return True
 
     async def find_heartbeat(self, kv: Kv) -> int:
         """Look at the heartbeat that is there; the revision of the store at which it was."""
@@ -70,11 +83,13 @@ class Evidence:
         return found.revision
 
     async def watch_heartbeat(self, kv: Kv, revision: int) -> None:
-        """Note every heartbeat behind ``revision``; its deletion is none."""
+        """Note every heartbeat behind ``revision``. When its key goes, its publisher was dead for longer than its lease."""
         async with aclosing(values(kv, keys.HEARTBEAT, revision)) as beats:
             async for value in beats:
                 if value is not None:
                     self._beat()
+                else:
+                    self._beat_at = None
 
     async def miss_heartbeat(
         self, trouble: Callable[[str, str], None], settle: Callable[[str], None]

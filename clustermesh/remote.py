@@ -341,7 +341,7 @@ class Remote:
                 self._evidence.config_seen(present=value is not None)
                 if value is not None:
                     self.settle("config")
-                elif self._evidence.word is Word.LEAVING:
+                elif await self._evidence.is_outlived(kv):
                     self.trouble("config", "it leaves: its cluster-config was deleted")
                 else:
                     self.trouble("config", "its cluster-config is gone")

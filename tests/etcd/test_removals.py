@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from clustermesh import keys
+from clustermesh.evidence import HEARTBEAT_LIMIT_S
 from clustermesh.known import Known, restored
 from clustermesh.kv import Kv
 from clustermesh.operations import Delete
@@ -76,17 +77,20 @@ async def delete(kv: Kv, numbers: Iterable[int]) -> None:
     await kv.txn([], gone)
 
 
+@pytest.mark.parametrize("limit_s", [LIMIT_S, HEARTBEAT_LIMIT_S])
 async def test_a_publisher_dead_beyond_its_lease_takes_nothing_away_until_a_successor_has_said_what_there_is(
-    etcd: EtcdProcess, kv: Kv, sink: RecordingSink
+    etcd: EtcdProcess, kv: Kv, sink: RecordingSink, limit_s: float
 ) -> None:
+    # Within the limit its last heartbeat is young when all goes, and still nobody left in order.
     publisher = Publisher(kv, "cm-1", CONFIG, options=MORTAL)
     publisher.set_services(services(5))
     async with running(publisher):
         await publisher.settled()
-        reader = reading(etcd, sink, heartbeat_limit_s=LIMIT_S)
+        reader = reading(etcd, sink, heartbeat_limit_s=limit_s)
         remote = await reader.__aenter__()
     try:
-        await sink.until(lambda: sink.kept["cm-1"] == dict.fromkeys(names(range(5)), False))
+        await sink.until(lambda: sink.kept["cm-1"].keys() == names(range(5)))
+        await sink.until(lambda: "its cluster-config is gone" in remote.status.reason)
         assert set(sink.services["cm-1"]) == names(range(5))
         assert (remote.status.state, remote.status.services) == ("stale", 5)
         successor = Publisher(kv, "cm-1", CONFIG, options=MORTAL)
