@@ -22,6 +22,16 @@ SETTLE_S = 5.0
 
 def pytest_configure() -> None:
     """A run that is told to end (`timeout`, a cancelled CI job) tidies up as it does after Ctrl-C."""
+    _tidy_up_when_told_to_end()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before each test, because an event loop that took the signal in the one before gave it back to nobody."""
+    _tidy_up_when_told_to_end()
+
+
+def _tidy_up_when_told_to_end() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

@@ -79,6 +79,19 @@ def test_a_run_that_is_told_to_end_tidies_up_first(tmp_path: Path) -> None:
     assert (tmp_path / "tidied").exists()
 
 
+def test_so_does_one_whose_tests_have_handled_the_signal_themselves(tmp_path: Path) -> None:
+    before = (
+        "import asyncio, os, pytest, signal\n\n"
+        "@pytest.fixture(scope='module')\ndef made():\n    yield\n    open('tidied', 'w').close()\n\n"
+        "def test_with_a_loop(made):\n    async def main():\n"
+        "        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, print)\n    asyncio.run(main())\n\n"
+    )
+    body = "os.kill(os.getpid(), signal.SIGTERM)\n    signal.pause()"
+    status, output = run(tmp_path, body, before, arguments="made")
+    assert status == pytest.ExitCode.INTERRUPTED, output
+    assert (tmp_path / "tidied").exists()
+
+
 @pytest.fixture
 def name(run_name: str) -> str:
     """A name of this run that only this module uses."""
