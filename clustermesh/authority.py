@@ -7,7 +7,6 @@ client is admitted as is its common name (access.py).
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -18,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from clustermesh.whole_file import write
 
 AUTHORITY_VALID = datetime.timedelta(days=3650)
 VALID = datetime.timedelta(days=365)
@@ -114,17 +115,6 @@ class Authority:
 def expires(certificate: bytes) -> datetime.datetime:
     """When the first certificate in ``certificate`` (PEM) ends, UTC; ValueError: there is none."""
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
-
-
-def write(path: Path, content: bytes, mode: int = 0o600) -> None:
-    """Writes ``path`` so that a reader sees the old or the new content; the temporary name begins with a dot."""
-    temporary = path.with_name(f".{path.name}.new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_pair(directory: Path, name: str, pair: Pair) -> KeyPair:

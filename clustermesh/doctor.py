@@ -77,7 +77,10 @@ def identity(snapshot: Snapshot) -> Iterator[Finding]:
 def networks(snapshot: Snapshot) -> Iterator[Finding]:
     """No address belongs to two clusters, or to two nodes."""
     claimed: list[tuple[Network, tuple[str, str]]] = []
-    pinned = {each.cluster: each.pin.networks for each in snapshot.etcds if not each.is_own}
+    # What was learned is wider than what is there: neighbours may have the same.
+    pinned = {
+        each.cluster: each.pin.networks for each in snapshot.etcds if not (each.is_own or each.pin.is_learned)
+    }
     for name, found in (*pinned.items(), (snapshot.name, snapshot.networks)):
         claimed += [(network, (name, "")) for network in found]
     for etcd in snapshot.etcds:

@@ -36,7 +36,7 @@ async def run(options: argparse.Namespace) -> int:
     quiet_grpc()
     from clustermesh.doctor import findings  # noqa: PLC0415 - quick help
     from clustermesh.examination import Files, examine, joined_files  # noqa: PLC0415 - imports gRPC
-    from clustermesh.finding import as_documents, as_table  # noqa: PLC0415 - with its neighbours
+    from clustermesh.finding import as_documents, as_table, is_wrong  # noqa: PLC0415 - with its neighbours
 
     if options.name:
         files = Files(
@@ -55,4 +55,4 @@ async def run(options: argparse.Namespace) -> int:
     else:
         looked_at = ", ".join(each.cluster for each in snapshot.etcds) or "nobody"
         print(as_table(found, f"{snapshot.name} looked at {looked_at}"))
-    return 1 if found else 0
+    return 1 if is_wrong(found) else 0

@@ -10,10 +10,12 @@ SHOWN = 3
 
 
 class Severity(Enum):
-    """``ERROR``: something does not work, or is open that must not be; ``WARNING``: it will, or may."""
+    """``ERROR``: something does not work, or is open that must not be; ``WARNING``: it will, or may; ``INFORMATION``:
+    nothing is wrong, and somebody should know."""
 
     ERROR = "error"
     WARNING = "warning"
+    INFORMATION = "info"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,18 @@ def warning(check: str, where: object, problem: str, remedy: str) -> Finding:
     return Finding(Severity.WARNING, check, str(where), problem, remedy)
 
 
+def information(check: str, where: object, problem: str, remedy: str) -> Finding:
+    """One that is no failure."""
+    return Finding(Severity.INFORMATION, check, str(where), problem, remedy)
+
+
+def is_wrong(found: Iterable[Finding]) -> bool:
+    """Whether any of them is more than information."""
+    return any(each.severity is not Severity.INFORMATION for each in found)
+
+
 def ordered(found: Iterable[Finding]) -> list[Finding]:
-    """Errors first, else as they come; each once."""
+    """Errors first, information last, else as they come; each once."""
     return sorted(dict.fromkeys(found), key=lambda each: list(Severity).index(each.severity))
 
 
@@ -48,8 +60,10 @@ def as_table(found: Sequence[Finding], looked_at: str) -> str:
     for each in found:
         lines.append(f"{each.severity.value:<8} {each.check:<13} {each.where}: {each.problem}")
         lines.append(f"{'':<22} -> {each.remedy}")
-    errors = sum(each.severity is Severity.ERROR for each in found)
-    counted = f"{errors} errors, {len(found) - errors} warnings" if found else "nothing is wrong"
+    errors, warnings = (
+        sum(each.severity is one for each in found) for one in (Severity.ERROR, Severity.WARNING)
+    )
+    counted = f"{errors} errors, {warnings} warnings" if is_wrong(found) else "nothing is wrong"
     return "\n".join([*lines, f"{looked_at}: {counted}"])
 
 

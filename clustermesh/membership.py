@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from clustermesh import access, pin
-from clustermesh.authority import Authority, Pair, expires, write, write_pair
+from clustermesh.authority import Authority, Pair, expires, write_pair
 from clustermesh.errors import MembershipError
 from clustermesh.invitation import Cluster, Invitation, as_mapping, check, dump, overlaps, parse, render
 from clustermesh.keys import cluster_name_problem
 from clustermesh.pin import Pin
+from clustermesh.whole_file import write
 
 CLUSTER, AUTHORITY, ETCD, CLIENT, PEERS = "cluster.yaml", "authority", "etcd", "client", "peers"
 CA, OLD = "ca.crt", "old.crt"

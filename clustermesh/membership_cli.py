@@ -207,7 +207,7 @@ def _rotate(options: argparse.Namespace) -> int:
 
 def write_invitation(path: Path, text: bytes) -> None:
     """``text`` is at ``path``, for its owner only; or on standard output."""
-    from clustermesh.authority import write  # noqa: PLC0415 - as above
+    from clustermesh.whole_file import write  # noqa: PLC0415 - as above
 
     if path == STANDARD:
         sys.stdout.write(text.decode())

@@ -6,19 +6,22 @@ For as long as the file is there.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import structlog
 
+from clustermesh.addresses import Network
 from clustermesh.errors import DirectoryUnreadable, OptionsError
 from clustermesh.keys import cluster_name_problem
 from clustermesh.known import Known
+from clustermesh.learned_pin import ForbidsNetwork, named_by, no_network
+from clustermesh.learner import LearnedPins, Learner
 from clustermesh.node_reader import NodeSink
 from clustermesh.peers import Peer, Scan, read_directory
-from clustermesh.pin import Forbids, nothing
+from clustermesh.pin import REACHED_BY, Forbids, nothing
 from clustermesh.remote import Remote, RemoteOptions, RemoteStatus
 from clustermesh.sink import KeptService, Sink
 
@@ -47,7 +50,8 @@ class ClusterMesh:
 
     ``nodes`` is told of their nodes; None: these are not read. ``restored(cluster)`` is what is in force of it when it comes
     up, from an earlier process; ``nodes_answer(cluster)`` whether the data path reaches its nodes, true where nobody knows.
-    ``forbids``: where none may have backends; judge_again() when that is more than before.
+    ``forbids``: where none may have backends, ``forbids_network``: which networks none may have; judge_again() when that is
+    more than before. ``pins``: where it is kept what was learned of peers that nobody pinned; None: nothing is learned.
     """
 
     def __init__(
@@ -62,6 +66,8 @@ class ClusterMesh:
         restored: Callable[[str], Known] = lambda _: Known(),
         nodes_answer: Callable[[str], bool] = lambda _: True,
         forbids: Forbids = nothing,
+        forbids_network: ForbidsNetwork = no_network,
+        pins: LearnedPins | None = None,
     ) -> None:
         if (problem := cluster_name_problem(own_name)) is not None:
             raise OptionsError(f"cluster name {own_name!r} {problem}")
@@ -73,6 +79,9 @@ class ClusterMesh:
         self._restored = restored
         self._nodes_answer = nodes_answer
         self._forbids = forbids
+        self._forbids_network = forbids_network
+        self._pins = pins
+        self._read_anew: set[str] = set()
         self._options = options or MeshOptions()
         self._remotes: dict[str, Remote] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
@@ -95,6 +104,21 @@ class ClusterMesh:
         """All that stood although ``cluster`` does not name it is gone now; what that was. None: there is no such peer."""
         remote = self._remotes.get(cluster)
         return None if remote is None else remote.confirm()
+
+    def relearn(self, cluster: str) -> bool | None:
+        """What was learned of ``cluster`` is forgotten, its next list is its pin; whether something was. None: there is no
+        such peer.
+
+        Raises:
+            OSError: it could not be forgotten, and holds.
+        """
+        if cluster not in self._remotes:
+            return None
+        was_learned = self._pins is not None and self._pins.forget(cluster)
+        if was_learned or self._remotes[cluster].status.pin_origin == "learned":
+            log.info("learned pin forgotten", cluster=cluster)
+            self._read_anew.add(cluster)
+        return cluster in self._read_anew
 
     def judge_again(self) -> None:
         """What is forbidden is more than before."""
@@ -146,7 +170,7 @@ class ClusterMesh:
             self._sink.peers(named)
         for name, peer in peers.items():
             known = self._remotes.get(name)
-            if known is None or known.peer != peer:
+            if known is None or known.peer != peer or name in self._read_anew:
                 await self._start(group, peer, known)
 
     async def _start(self, group: asyncio.TaskGroup, peer: Peer, known: Remote | None) -> None:
@@ -165,7 +189,16 @@ class ClusterMesh:
             nodes=self._nodes,
             nodes_answer=lambda: self._nodes_answer(peer.name),
             forbids=self._forbids,
+            learner=Learner(
+                peer.name,
+                peer.pin,
+                self._pins,
+                forbids=self._forbids_network,
+                elsewhere=lambda: self._elsewhere(peer.name),
+                stated_elsewhere=lambda: self._stated_elsewhere(peer.name),
+            ),
         )
+        self._read_anew.discard(peer.name)
         self._remotes[peer.name] = remote
         self._tasks[peer.name] = group.create_task(remote.run())
 
@@ -182,6 +215,20 @@ class ClusterMesh:
         self._ids = {id_: other for id_, other in self._ids.items() if other != name}
         self._ids[cluster_id] = name
         return None
+
+    def _stated_elsewhere(self, name: str) -> Sequence[Network]:
+        """What others than ``name`` were joined with."""
+        others = (remote for other, remote in self._remotes.items() if other != name)
+        return [network for remote in others for network in remote.peer.pin.networks]
+
+    def _elsewhere(self, name: str) -> Iterator[Network]:
+        """The same, and what their nodes have."""
+        yield from self._stated_elsewhere(name)
+        for other, remote in self._remotes.items():
+            if other != name:
+                for node in remote.known.nodes.nodes.records.values():
+                    # Routers' addresses may be the same in every cluster.
+                    yield from named_by(node, REACHED_BY - {"CiliumInternalIP"})
 
     def _tell_refused(self, scan: Scan) -> None:
         for name, error in scan.refused.items():

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from clustermesh import keys
 from clustermesh.address_record import AddressRecord, decode_address
-from clustermesh.errors import ClustermeshError
+from clustermesh.errors import ClustermeshError, InvalidRecord
 from clustermesh.identity_record import Identity, decode_identity
 from clustermesh.judge import Judge
 from clustermesh.kv import Kv
 from clustermesh.node_record import Node, decode_node
+from clustermesh.operations import Listing
 from clustermesh.pin import ANY, Pin
-from clustermesh.reflector import Copy, Reflector
+from clustermesh.reflector import SLICE_RECORDS, Copy, Reflector
 from clustermesh.removals import Kept, Removals, Word
 from clustermesh.together import until_failure
 
@@ -84,8 +85,9 @@ class NodeReader:
 
     ``trouble(kind, reason)`` and ``settle(kind)`` are told when changes may be missing, and when none are any more.
     ``cached``: ``kv`` holds a KVStoreMesh's copy. ``canaries``: the exporter says when its lists are complete.
-    ``pin``: what the cluster may name. ``word``: what its word is worth; an address whose removal does not count stands, as
-    every node does.
+    ``pin()``: what the cluster may name. ``learn(nodes)`` sees all nodes before anything of them is judged by it, and
+    ``teaches(node)`` says that for this one, which is new, they are worth another look. ``word``: what its word is worth; an
+    address whose removal does not count stands, as every node does.
     """
 
     def __init__(
@@ -99,7 +101,9 @@ class NodeReader:
         max_connected_clusters: int,
         cached: bool = False,
         canaries: bool = True,
-        pin: Pin = ANY,
+        pin: Callable[[], Pin] = lambda: ANY,
+        learn: Callable[[Sequence[Node]], Awaitable[None]] | None = None,
+        teaches: Callable[[Node], bool] = lambda _: False,
         identities: bool = True,
         word: Callable[[], Word] = lambda: Word.COUNTS,
         trouble: Callable[[str, str], None],
@@ -110,13 +114,35 @@ class NodeReader:
         self._settle = settle
 
         def node(key: str, name: str, value: bytes) -> Node:
-            return pin.node(key, decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id))
+            return pin().node(key, decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id))
+
+        def put_node(to: str, node: Node) -> None:
+            sink.put_node(to, node)
+            if teaches(node):
+                self._nodes.list_again()
+
+        async def look(listing: Listing) -> None:
+            if learn is None:
+                return
+            found: list[Node] = []
+            for number, item in enumerate(listing.items, start=1):
+                if number % SLICE_RECORDS == 0:
+                    await asyncio.sleep(0)
+                name = item.key.removeprefix(nodes_prefix)
+                try:
+                    value = item.value or b""
+                    found.append(
+                        decode_node(item.key, value, cluster=cluster, name=name, cluster_id=cluster_id)
+                    )
+                except InvalidRecord:
+                    continue  # said when it is judged
+            await learn(found)
 
         def address(key: str, name: str, value: bytes) -> AddressRecord:
             record = decode_address(
                 key, value, name=name, cluster_id=cluster_id, max_connected_clusters=max_connected_clusters
             )
-            return pin.address(key, record)
+            return pin().address(key, record)
 
         def identity(key: str, name: str, value: bytes) -> Identity:
             return decode_identity(
@@ -131,21 +157,23 @@ class NodeReader:
         def canary(resource: str) -> str | None:
             return keys.canary(cluster, resource, cached=cached) if canaries else None
 
+        nodes_prefix = keys.nodes_prefix(cluster, cached=cached)
         self._nodes = Reflector(
             kv,
-            keys.nodes_prefix(cluster, cached=cached),
+            nodes_prefix,
             canary("nodes"),
             decode=node,
             copy=copies.nodes,
             outlet=_ToSink(
                 sink.replace_nodes,
-                sink.put_node,
+                put_node,
                 sink.node_vanished,
                 cluster,
                 "nodes",
                 trouble,
                 self._nodes_fresh,
             ),
+            look=look,
         )
         self._identities_listed = asyncio.Event()
         self._identities = Reflector(

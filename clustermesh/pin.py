@@ -1,7 +1,8 @@
-"""What an operator has said a peer may be: its id, and the networks in which everything lies that it may name.
+"""What a peer may be: its id, and the networks in which everything lies that it may name.
 
-Whoever joined the clusters wrote it beside the peer's endpoints; the peer itself cannot change it. So not even a peer
-whose etcd somebody else writes to can name addresses that another cluster has, or that none of the mesh has.
+Whoever joined the clusters wrote it beside the peer's endpoints, or it was learned from what the peer said first
+(learned_pin.py); the peer itself cannot change it. So not even a peer whose etcd somebody else writes to can name addresses
+that another cluster has, or that none of the mesh has.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ REACHED_BY = frozenset({"InternalIP", "ExternalIP", "CiliumInternalIP"})
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """``cluster_id`` 0: any. ``networks`` empty: any address."""
+    """``cluster_id`` 0: any. ``networks`` empty: any address. ``is_learned``: nobody has confirmed it."""
 
     cluster_id: int = 0
     networks: tuple[Network, ...] = ()
+    is_learned: bool = False
 
     def allows(self, record: ClusterService | EndpointSlice | Node | AddressRecord) -> bool:
         """Whether a peer with this pin may say ``record``."""
@@ -51,7 +53,8 @@ class Pin:
         """Why a peer that says it has ``cluster_id`` is not the one that was joined; None: it may be."""
         if self.cluster_id in {0, cluster_id}:
             return None
-        return f"its cluster id is {cluster_id}, it was joined as {self.cluster_id}"
+        first = "its first" if self.is_learned else "it was joined as"
+        return f"its cluster id is {cluster_id}, {first} {self.cluster_id}"
 
     def service(self, key: str, service: ClusterService) -> ClusterService:
         """``service``; InvalidRecord if a backend of it lies elsewhere."""
@@ -88,13 +91,15 @@ class Pin:
     def _check_addresses(self, key: str, where: str, addresses: Iterable[Address]) -> None:
         for address in addresses:
             if self.networks and not any(address in network for network in self.networks):
-                raise InvalidRecord(
-                    key, where, f"{to_text(address)} is in no network that the peer was joined with"
-                )
+                raise InvalidRecord(key, where, f"{to_text(address)} is in no network {self._of_which}")
 
     def _check_network(self, key: str, where: str, network: Network) -> None:
         if self.networks and not any(_within(network, wider) for wider in self.networks):
-            raise InvalidRecord(key, where, f"{network} is in no network that the peer was joined with")
+            raise InvalidRecord(key, where, f"{network} is in no network {self._of_which}")
+
+    @property
+    def _of_which(self) -> str:
+        return "that the peer named first" if self.is_learned else "that the peer was joined with"
 
 
 Forbids = Callable[[Address], str]

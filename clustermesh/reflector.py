@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -78,7 +78,7 @@ Decode = Callable[[str, str, bytes], RecordT]
 class Reflector(Generic[RecordT]):
     """Keeps ``copy`` equal to what ``kv`` holds under ``prefix``.
 
-    ``canary`` None: the exporter writes none.
+    ``canary`` None: the exporter writes none. ``look(listing)`` sees every complete list before it is decoded.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Reflector(Generic[RecordT]):
         decode: Decode[RecordT],
         copy: Copy[RecordT],
         outlet: Outlet[RecordT],
+        look: Callable[[Listing], Awaitable[None]] | None = None,
     ) -> None:
         self._kv = kv
         self._prefix = prefix
@@ -97,10 +98,15 @@ class Reflector(Generic[RecordT]):
         self._decode = decode
         self._copy = copy
         self._outlet = outlet
+        self._look = look
         self._following: asyncio.Timeout | None = None
+        self._is_taking = False
+        self._is_asked = False
 
     def list_again(self) -> None:
-        """Read everything once more, as if nothing was known; nothing if that is being done already."""
+        """Read everything once more, as if nothing was known."""
+        # What has been judged already of a list that is being taken was judged by what held before.
+        self._is_asked = self._is_taking
         if self._following is not None:
             self._following.reschedule(asyncio.get_running_loop().time())
 
@@ -111,7 +117,11 @@ class Reflector(Generic[RecordT]):
         """
         while True:
             listing = await self._complete_list()
+            if self._look is not None:
+                await self._look(listing)
             await self._replace(listing)
+            if self._is_asked:
+                continue
             try:
                 await self._follow_until_told(listing.revision)
             except Compacted as error:
@@ -159,6 +169,7 @@ class Reflector(Generic[RecordT]):
                     self._outlet.fresh()
 
     async def _replace(self, listing: Listing) -> None:
+        self._is_taking, self._is_asked = True, False
         before, self._copy.refused = self._copy.records, {}
         records: dict[str, RecordT] = {}
         for number, item in enumerate(listing.items, start=1):
@@ -170,7 +181,7 @@ class Reflector(Generic[RecordT]):
                 record = before.get(name)
             if record is not None:
                 records[name] = record
-        self._copy.records = records
+        self._copy.records, self._is_taking = records, False
         self._outlet.replace(dict(records))
         self._outlet.fresh()
 

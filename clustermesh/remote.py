@@ -24,10 +24,12 @@ from clustermesh.evidence import HEARTBEAT_LIMIT_S, Evidence
 from clustermesh.judge import Judge
 from clustermesh.known import Known
 from clustermesh.kv import Kv
+from clustermesh.learner import Learner, PinOrigin
 from clustermesh.node_reader import NodeReader, NodeSink
+from clustermesh.node_record import Node
 from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
-from clustermesh.pin import Forbids, check_backends, nothing
+from clustermesh.pin import ANY, Forbids, Pin, check_backends, nothing
 from clustermesh.records import (
     EXPORT_MODES,
     SERVICES,
@@ -77,6 +79,7 @@ class RemoteStatus:
     ``lag_s``: for how long changes may have been missed, 0 while synced. ``refused``: name -> reason of the
     records that cannot be used now (at most 100); ``refusals``: field at fault -> how often.
     ``heartbeat_age_s`` None: none came yet. ``kept``: services that stand although the peer does not name them.
+    ``pin``: what the peer may be and name.
     """
 
     cluster: str
@@ -97,6 +100,8 @@ class RemoteStatus:
     failures: int
     last_failure: str
     config: ClusterConfig | None
+    pin: Pin = ANY
+    pin_origin: PinOrigin = "none yet"
 
 
 class Remote:
@@ -105,6 +110,7 @@ class Remote:
     ``claim(cluster id)`` returns the other peer that has this id, if any. ``nodes`` None: only services are read.
     ``nodes_answer``: whether the data path reaches the peer's nodes; true where nobody knows.
     ``forbids(address)`` says why no backend may be there, whatever the pin says; "": one may.
+    ``learner``: what it is held to; None: to what its file states, and nothing is learned.
     """
 
     def __init__(
@@ -119,14 +125,16 @@ class Remote:
         nodes: NodeSink | None = None,
         nodes_answer: Callable[[], bool] = lambda: True,
         forbids: Forbids = nothing,
+        learner: Learner | None = None,
     ) -> None:
         self.peer = peer
+        self._learner = learner or Learner(peer.name, peer.pin)
         self._options = options or RemoteOptions()
         self._forbids = forbids
         self.known = known or Known()
         self.known.removals.hold_s = self._options.hold_s
         # The last good version of a record stays in force, unless it is said now that it never was good.
-        self.known.forget(peer.pin, forbids)
+        self.known.forget(self._learner.pin, forbids)
         self._nodes = nodes
         self._nodes_answer = nodes_answer
         self._own_id = own_id
@@ -143,9 +151,9 @@ class Remote:
         self._last_failure = ""
 
     def judge_again(self) -> None:
-        """What is forbidden is more than before: what of it is in force is forgotten, and everything listed again."""
+        """What is allowed is less than before: what else is in force is forgotten, and everything listed again."""
         before = list(self.known.removals.in_force)
-        if not self.known.forget(self.peer.pin, self._forbids):
+        if not self.known.forget(self._learner.pin, self._forbids):
             return
         gone = [name for name in before if name not in self.known.removals.in_force]
         log.warning("services with backends that are forbidden now", cluster=self.peer.name, services=gone)
@@ -176,6 +184,8 @@ class Remote:
             failures=self._failures,
             last_failure=self._last_failure,
             config=self._config,
+            pin=self._learner.pin,
+            pin_origin=self._learner.origin,
         )
 
     def confirm(self) -> Mapping[str, KeptService]:
@@ -213,6 +223,9 @@ class Remote:
         """One connection, pinned to one etcd; why it ended."""
         item, revision = await self._await_config(kv)
         config = decode_config(item.key, item.value or b"")
+        self._learner.load()
+        if self._learner.problem:
+            raise PeerRefused(self.peer.name, self._learner.problem)
         self._check(config)
         self._config, self._etcd_cluster_id = config, kv.cluster_id
         self._evidence.config_seen(present=True)
@@ -243,17 +256,17 @@ class Remote:
             cluster=name,
             kind="services",
         )
-        cached, cluster_id, pin = config.cached, config.cluster_id, self.peer.pin
+        cached, cluster_id = config.cached, config.cluster_id
 
         def service(key: str, full_name: str, value: bytes) -> ClusterService:
             read = decode_service(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
             check_backends(key, "backends", read.backends, self._forbids)
-            return pin.service(key, read)
+            return self._learner.pin.service(key, read)
 
         def endpoint_slice(key: str, full_name: str, value: bytes) -> EndpointSlice:
             read = decode_slice(key, value, cluster=name, name=full_name, cluster_id=cluster_id)
             check_backends(key, "endpoints", read.backends, self._forbids)
-            return pin.endpoint_slice(key, read)
+            return self._learner.pin.endpoint_slice(key, read)
 
         def canary(resource: str) -> str | None:
             return keys.canary(name, resource, cached=cached) if config.synced_canaries else None
@@ -279,6 +292,11 @@ class Remote:
     ) -> Sequence[Coroutine[Any, Any, NoReturn]]:
         """Nodes, identities, addresses, then services: a backend is told only when the way to it was, and who it is."""
         self._lists_again = (services.list_again,)
+
+        async def learn(nodes: Sequence[Node]) -> None:
+            if await self._learner.learn(config.cluster_id, nodes):
+                self.judge_again()
+
         if self._nodes is None:
             return (services.run(),)
         reader = NodeReader(
@@ -290,7 +308,9 @@ class Remote:
             max_connected_clusters=config.max_connected_clusters,
             cached=config.cached,
             canaries=config.synced_canaries,
-            pin=self.peer.pin,
+            pin=lambda: self._learner.pin,
+            learn=learn,
+            teaches=self._learner.would_learn,
             word=lambda: self._evidence.word,
             trouble=self.trouble,
             settle=self.settle,
@@ -327,7 +347,7 @@ class Remote:
         if config.endpoint_slices_export_mode not in EXPORT_MODES:
             reason = f"its export mode {config.endpoint_slices_export_mode!r} is not one that can be read"
             raise PeerRefused(name, reason)
-        if (problem := self.peer.pin.config_problem(config.cluster_id)) is not None:
+        if (problem := self._learner.pin.config_problem(config.cluster_id)) is not None:
             raise PeerRefused(name, problem)
         if (other := self._claim(config.cluster_id)) is not None:
             raise PeerRefused(name, f"its cluster id {config.cluster_id} is that of {other}")

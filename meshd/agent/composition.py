@@ -215,6 +215,7 @@ class Agent:
             nodes=nodes,
             stale_after_s=config.clustermesh.stale_after_s,
             own=own_addresses,
+            learned_pins=config.state_dir / "pins",
         )
         manifests = self._manifests()
         kubernetes = kubernetes_source(self._mesh, config)
@@ -252,6 +253,7 @@ class Agent:
             ],
             peers=lambda: peers(remotes.status),
             confirm_removals=lambda cluster: confirm_removals(remotes, cluster),
+            relearn_pin=remotes.relearn,
             reconcile=view.reconcile,
             backends_in_use=view.backends_in_use,
             short_circuit=short_circuits,

@@ -66,4 +66,7 @@ def _peer(status: RemoteStatus) -> Peer:
         held_services=len(held),
         held_backends=sum(backends_of(each.record) for each in held),
         held_since_s=min((each.since_s for each in held), default=None),
+        pin_origin=status.pin_origin,
+        pin_cluster_id=status.pin.cluster_id,
+        pin_networks=tuple(str(network) for network in status.pin.networks),
     )

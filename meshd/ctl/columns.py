@@ -86,6 +86,13 @@ def heartbeat(cluster: cluster_pb2.Cluster) -> str:
     return f"{cluster.peer.heartbeat_age_seconds:.0f}s" if known else "-"
 
 
+def pin_origin(cluster: cluster_pb2.Cluster) -> str:
+    """Who said what a remote cluster may name."""
+    if not cluster.peer.pin_origin:
+        return "-"
+    return word(cluster_pb2.PinOrigin.Name(cluster.peer.pin_origin), "PIN_ORIGIN_")
+
+
 def stale_services(cluster: cluster_pb2.Cluster) -> str:
     """What nobody vouches for, and how much of that is held for how long."""
     peer = cluster.peer
@@ -172,8 +179,10 @@ CLUSTERS: tuple[Column[cluster_pb2.Cluster], ...] = (
     Column("STALE", stale_services),
     Column("LAG", cluster_lag),
     Column("HEARTBEAT", heartbeat),
+    Column("PIN", pin_origin),
     Column("REFUSED", lambda one: str(sum(one.peer.refused.values())), wide=True),
     Column("RECONNECTS", lambda one: str(one.peer.reconnects), wide=True),
+    Column("NETWORKS", lambda one: ",".join(one.peer.pin_networks) or "-", wide=True),
     Column("ENDPOINTS", lambda one: ",".join(one.peer.endpoints) or "-", wide=True),
     Column("LAST ERROR", lambda one: one.peer.last_error or "-", wide=True),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from clustermesh.finding import Finding, error, some, warning
+from clustermesh.finding import Finding, error, information, some, warning
 from meshd.api.v1 import cluster_pb2, node_pb2, status_pb2
 
 # What a road may lose without anybody noticing.
@@ -59,6 +59,10 @@ def clusters(known: Known) -> Iterator[Finding]:
             yield error(
                 "clusters", where, f"is {word}: {one.reason or 'for no reason that is known'}", remedy
             )
+        if one.peer.pin_origin == cluster_pb2.PIN_ORIGIN_LEARNED:
+            problem = f"its pin is learned, unconfirmed: id {one.peer.pin_cluster_id}, {some(one.peer.pin_networks)}"
+            remedy = f"if that is right: `meshctl clustermesh pin {one.name}`"
+            yield information("clusters", where, problem, remedy)
         let_go = f"if they are really gone: `meshctl clustermesh confirm {one.name}`"
         if one.peer.held_services:
             problem = f"{one.peer.held_services} services are held: its etcd lost most of what it had at once"

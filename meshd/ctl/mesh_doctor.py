@@ -16,11 +16,12 @@ import yaml
 from clustermesh import doctor
 from clustermesh.addresses import Network
 from clustermesh.examination import Files, examine
-from clustermesh.finding import as_documents, as_table, ordered
+from clustermesh.finding import as_documents, as_table, is_wrong, ordered
 from clustermesh.snapshot import Etcd, Snapshot
 from meshd import __version__
 from meshd.api.v1 import cluster_pb2, node_pb2, status_pb2
 from meshd.api.v1.status_pb2_grpc import StatusServiceStub
+from meshd.ctl.clustermesh.pin import pin_of
 from meshd.ctl.connection import connected
 from meshd.ctl.lists import all_clusters, all_nodes
 from meshd.ctl.mesh_checks import Known, findings
@@ -28,7 +29,7 @@ from meshd.ctl.output import show_object
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints what is found; 1 if anything is."""
+    """Prints what is found; 1 if anything is wrong."""
     looks = not (options.server or options.no_files)
     with connected(options) as channel:
         known = ask(channel, options.timeout)
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         whom = f"{known.status.node} of {known.status.cluster}, peers: {', '.join(peers) or 'none'}"
         print(as_table(found, f"{whom}{'' if looks else ' (files and etcds were not looked at)'}"))
-    return 1 if found else 0
+    return 1 if is_wrong(found) else 0
 
 
 def ask(channel: grpc.Channel, timeout_s: float) -> Known:
@@ -77,11 +78,17 @@ def networks_of(cluster: str, nodes: Sequence[node_pb2.Node]) -> tuple[Network, 
 def heard(
     snapshot: Snapshot, before: Sequence[cluster_pb2.Cluster], after: Sequence[cluster_pb2.Cluster]
 ) -> Snapshot:
-    """``snapshot`` with when the agent heard the last heartbeats, where none came while we looked."""
+    """``snapshot`` with when the agent heard the last heartbeats, where none came while we looked, and what it learned of
+    peers that nobody pinned."""
     ages = {one.name: one.peer.heartbeat_age_seconds for one in before if _has_heard(one)}
     later = {one.name: one.peer.heartbeat_age_seconds for one in after if _has_heard(one)}
 
+    learned = {
+        one.name: pin_of(one.peer) for one in after if one.peer.pin_origin == cluster_pb2.PIN_ORIGIN_LEARNED
+    }
+
     def add(etcd: Etcd) -> Etcd:
+        etcd = replace(etcd, pin=learned.get(etcd.cluster, etcd.pin)) if not etcd.is_own else etcd
         age_s = later.get(etcd.cluster)
         same = age_s is not None and etcd.cluster in ages and ages[etcd.cluster] <= age_s
         return replace(etcd, heard_s=age_s) if same else etcd

@@ -107,6 +107,7 @@ class Peer:
     """The connection to a remote cluster. None: not known (yet).
 
     ``stale_services``: those that nobody vouches for; of these, ``held_services`` were removed with most of its backends.
+    ``pin_origin``: who said what it may be (0: any id) and name (none: anything).
     """
 
     cluster: str
@@ -121,6 +122,9 @@ class Peer:
     held_services: int = 0
     held_backends: int = 0
     held_since_s: float | None = None
+    pin_origin: Literal["stated", "learned", "none yet"] = "none yet"
+    pin_cluster_id: int = 0
+    pin_networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +174,8 @@ class Introspection:
     ``failover_plans``: what a loss would do to one service, as seen from this node; none: it has no backend there.
     ``failovers``: those that are remembered, the oldest first.
     ``drops``: every reason and direction; None: no programs carry pods' packets here. ``confirm_removals`` lets go what of a
-    remote cluster stands although it does not name it; None: there is no such peer.
+    remote cluster stands although it does not name it; None: there is no such peer. ``relearn_pin`` forgets what was learned
+    of one, if anything was; raises JournalError.
     """
 
     build: Build
@@ -190,3 +195,4 @@ class Introspection:
     routing: Callable[[Node], Routing] = not_routed
     drops: Callable[[], Sequence[Drop] | None] = lambda: None
     confirm_removals: Callable[[str], Sequence[Removal] | None] = lambda _: None
+    relearn_pin: Callable[[str], bool | None] = lambda _: None

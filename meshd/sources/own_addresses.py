@@ -77,6 +77,16 @@ class OwnAddresses:
             return self._lasts[at][1]
         return ""
 
+    def reason_of_network(self, network: Network) -> str:
+        """Why no remote cluster may have ``network``, as a phrase; empty: nothing in it is ours, or nobody's."""
+        if not self._is_ranged:
+            self._range()
+        first, last = from_ip(network.network_address), from_ip(network.broadcast_address)
+        at = bisect_right(self._firsts, last) - 1
+        if at >= 0 and self._lasts[at][0] >= first:
+            return self._lasts[at][1]
+        return self.reason_within(network)
+
     def _range(self) -> None:
         """Ranges nest or are apart: without those inside others, the neighbour in order decides."""
         found = [(first, last, f"is one of the {kind} addresses") for first, last, kind in _special()]

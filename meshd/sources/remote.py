@@ -17,10 +17,12 @@ from typing import NoReturn
 import structlog
 
 from clustermesh.known import Known
+from clustermesh.learner import LearnedPins
 from clustermesh.mesh import ClusterMesh, MeshOptions, MeshStatus
 from clustermesh.records import ClusterService
 from clustermesh.remote import RemoteStatus
 from clustermesh.sink import KeptService
+from meshd.errors import JournalError
 from meshd.model import BackendSlice, Cluster, ClusterState, ServiceName
 from meshd.model.cluster import REMOTE_PREFIX as PREFIX
 from meshd.sources.node_registry import NodeRegistry
@@ -45,6 +47,7 @@ class RemoteClusters:
     listing until the directory was read completely. ``nodes`` is told of their nodes; None: these are not read.
     ``stale_after_s``: what nobody vouched for for so long is overdue.
     ``own``: where none of them may have backends; None: what ``mesh`` knows.
+    ``learned_pins``: the directory of what peers that nobody pinned named first; None: they are not held to that.
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class RemoteClusters:
         nodes: NodeRegistry | None = None,
         stale_after_s: float = 300.0,
         own: OwnAddresses | None = None,
+        learned_pins: Path | None = None,
     ) -> None:
         self._mesh = mesh
         self._directory = peers
@@ -75,6 +79,8 @@ class RemoteClusters:
                 restored=self._restored,
                 nodes_answer=self._do_nodes_answer,
                 forbids=self._own_addresses.reason,
+                forbids_network=self._own_addresses.reason_of_network,
+                pins=LearnedPins(learned_pins) if learned_pins is not None else None,
             )
             if peers is not None
             else None
@@ -101,6 +107,17 @@ class RemoteClusters:
         """All that stood although ``cluster`` does not name it is gone now; what that was. None: there is no such peer."""
         gone = self._clusters.confirm(cluster) if self._clusters is not None else None
         return None if gone is None else tuple(gone.values())
+
+    def relearn(self, cluster: str) -> bool | None:
+        """What was learned of ``cluster`` is forgotten; whether something was. None: there is no such peer.
+
+        Raises:
+            JournalError: it could not be forgotten, and holds.
+        """
+        try:
+            return self._clusters.relearn(cluster) if self._clusters is not None else None
+        except OSError as error:
+            raise JournalError(str(error.filename), error.strerror or "cannot be removed") from error
 
     async def run(self) -> None:
         """Follow all peers until cancelled."""

@@ -16,7 +16,7 @@ import pytest
 
 from clustermesh import keys, membership
 from clustermesh.access import access
-from clustermesh.authority import Authority, Pair, write, write_pair
+from clustermesh.authority import Authority, Pair, write_pair
 from clustermesh.channel import TlsFiles
 from clustermesh.doctor import findings
 from clustermesh.endpoint_slice import encode_slice
@@ -29,6 +29,7 @@ from clustermesh.node_record import Node, encode_node
 from clustermesh.publisher import Publisher, PublisherOptions
 from clustermesh.records import SERVICES_AND_SLICES, encode_config, encode_service
 from clustermesh.service_slices import slices_of
+from clustermesh.whole_file import write
 from tests.etcd.process import EtcdProcess
 from tests.etcd.test_membership import clustermesh
 from tests.etcd.test_publisher import CONFIG, running, service

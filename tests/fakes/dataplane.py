@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 from meshd.dataplane.failover_plan import failover_plans
 from meshd.dataplane.held import Held
@@ -50,6 +51,11 @@ class FakeDataplane:
         self.short_circuit = FakeShortCircuit()
         # What stands of cluster cm-2, the only peer.
         self.removals: list[Removal] = []
+        self.refused_records = {"wrong cluster": 2}
+        self.pin_origin: Literal["stated", "learned", "none yet"] = "none yet"
+        self.pin_cluster_id = 0
+        self.pin_networks: tuple[str, ...] = ()
+        self.relearn_error: Exception | None = None
         self.rows = [
             MapRow({"number": number, "address": b"\x0a\x60\0\x01"}, {"weight": 2**63 + number})
             for number in range(1200)
@@ -93,13 +99,16 @@ class FakeDataplane:
                     5,
                     0.02,
                     1.5,
-                    {"wrong cluster": 2},
+                    self.refused_records,
                     1,
                     "refused",
                     stale_services=len(self.removals),
                     held_services=sum(one.held for one in self.removals),
                     held_backends=sum(one.backends for one in self.removals if one.held),
                     held_since_s=min((one.since_s for one in self.removals if one.held), default=None),
+                    pin_origin=self.pin_origin,
+                    pin_cluster_id=self.pin_cluster_id,
+                    pin_networks=self.pin_networks,
                 )
             ],
             reconcile=lambda: Reconcile(0.0, 4, 2),
@@ -110,6 +119,7 @@ class FakeDataplane:
             drills=self.drills,
             drops=lambda: self.drops,
             confirm_removals=self.confirm_removals,
+            relearn_pin=self.relearn_pin,
         )
 
     def failover_plans(self, name: ServiceName, loss: Loss) -> list[FailoverPlan]:
@@ -124,6 +134,15 @@ class FakeDataplane:
             return None
         gone, self.removals = self.removals, []
         return gone
+
+    def relearn_pin(self, cluster: str) -> bool | None:
+        """As the agent's; only cm-2 is a peer."""
+        if self.relearn_error is not None:
+            raise self.relearn_error
+        if cluster != "cm-2":
+            return None
+        was, self.pin_origin = self.pin_origin, "none yet"
+        return was == "learned"
 
     def dump(self, name: str) -> Iterator[MapRow]:
         """The rows of map "slots"."""

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from meshd.api.v1 import watch_pb2 as meshd_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshd/v1/cluster.proto\x12\x08meshd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14meshd/v1/watch.proto\"\x8f\x03\n\x04Peer\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x10\n\x08services\x18\x02 \x01(\r\x12\x18\n\x0blag_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15heartbeat_age_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12,\n\x07refused\x18\x05 \x03(\x0b\x32\x1b.meshd.v1.Peer.RefusedEntry\x12\x12\n\nreconnects\x18\x06 \x01(\x04\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x16\n\x0estale_services\x18\x08 \x01(\r\x12\x15\n\rheld_services\x18\t \x01(\r\x12\x15\n\rheld_backends\x18\n \x01(\r\x12.\n\nheld_since\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0e\n\x0c_lag_secondsB\x18\n\x16_heartbeat_age_seconds\"\xd4\x01\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\r\x12\r\n\x05local\x18\x04 \x01(\x08\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.meshd.v1.ClusterState\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x1c\n\x04peer\x18\x08 \x01(\x0b\x32\x0e.meshd.v1.Peer\x12\x10\n\x08revision\x18\t \x01(\x04\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetClusterResponse\x12\"\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Cluster\"&\n\x16\x43onfirmRemovalsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x81\x01\n\x10\x43onfirmedRemoval\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61\x63kends\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\x08\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x17\x43onfirmRemovalsResponse\x12,\n\x08removals\x18\x01 \x03(\x0b\x32\x1a.meshd.v1.ConfirmedRemoval\x12\x10\n\x08revision\x18\x02 \x01(\x04\"<\n\x13ListClustersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x14ListClustersResponse\x12#\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x11.meshd.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"=\n\x14WatchClustersRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\"U\n\x0c\x43lusterEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\"\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x11.meshd.v1.Cluster\"s\n\x15WatchClustersResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.meshd.v1.ClusterEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08*\x96\x01\n\x0c\x43lusterState\x12\x1d\n\x19\x43LUSTER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LUSTER_STATE_CONNECTING\x10\x01\x12\x18\n\x14\x43LUSTER_STATE_SYNCED\x10\x02\x12\x17\n\x13\x43LUSTER_STATE_STALE\x10\x03\x12\x16\n\x12\x43LUSTER_STATE_GONE\x10\x04\x32\xd4\x02\n\x0e\x43lusterService\x12G\n\nGetCluster\x12\x1b.meshd.v1.GetClusterRequest\x1a\x1c.meshd.v1.GetClusterResponse\x12M\n\x0cListClusters\x12\x1d.meshd.v1.ListClustersRequest\x1a\x1e.meshd.v1.ListClustersResponse\x12V\n\x0f\x43onfirmRemovals\x12 .meshd.v1.ConfirmRemovalsRequest\x1a!.meshd.v1.ConfirmRemovalsResponse\x12R\n\rWatchClusters\x12\x1e.meshd.v1.WatchClustersRequest\x1a\x1f.meshd.v1.WatchClustersResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshd/v1/cluster.proto\x12\x08meshd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14meshd/v1/watch.proto\"\xe6\x03\n\x04Peer\x12\x11\n\tendpoints\x18\x01 \x03(\t\x12\x10\n\x08services\x18\x02 \x01(\r\x12\x18\n\x0blag_seconds\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\"\n\x15heartbeat_age_seconds\x18\x04 \x01(\x01H\x01\x88\x01\x01\x12,\n\x07refused\x18\x05 \x03(\x0b\x32\x1b.meshd.v1.Peer.RefusedEntry\x12\x12\n\nreconnects\x18\x06 \x01(\x04\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x16\n\x0estale_services\x18\x08 \x01(\r\x12\x15\n\rheld_services\x18\t \x01(\r\x12\x15\n\rheld_backends\x18\n \x01(\r\x12.\n\nheld_since\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\npin_origin\x18\x0c \x01(\x0e\x32\x13.meshd.v1.PinOrigin\x12\x16\n\x0epin_cluster_id\x18\r \x01(\r\x12\x14\n\x0cpin_networks\x18\x0e \x03(\t\x1a.\n\x0cRefusedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\x42\x0e\n\x0c_lag_secondsB\x18\n\x16_heartbeat_age_seconds\"\xd4\x01\n\x07\x43luster\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\r\x12\r\n\x05local\x18\x04 \x01(\x08\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.meshd.v1.ClusterState\x12)\n\x05since\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12\x1c\n\x04peer\x18\x08 \x01(\x0b\x32\x0e.meshd.v1.Peer\x12\x10\n\x08revision\x18\t \x01(\x04\"!\n\x11GetClusterRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetClusterResponse\x12\"\n\x07\x63luster\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Cluster\"&\n\x16\x43onfirmRemovalsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x81\x01\n\x10\x43onfirmedRemoval\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61\x63kends\x18\x03 \x01(\r\x12\x0c\n\x04held\x18\x04 \x01(\x08\x12)\n\x05since\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"Y\n\x17\x43onfirmRemovalsResponse\x12,\n\x08removals\x18\x01 \x03(\x0b\x32\x1a.meshd.v1.ConfirmedRemoval\x12\x10\n\x08revision\x18\x02 \x01(\x04\"!\n\x11RelearnPinRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x12RelearnPinResponse\x12\x13\n\x0bwas_learned\x18\x01 \x01(\x08\"<\n\x13ListClustersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"f\n\x14ListClustersResponse\x12#\n\x08\x63lusters\x18\x01 \x03(\x0b\x32\x11.meshd.v1.Cluster\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"=\n\x14WatchClustersRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\"U\n\x0c\x43lusterEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\"\n\x07\x63luster\x18\x02 \x01(\x0b\x32\x11.meshd.v1.Cluster\"s\n\x15WatchClustersResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.meshd.v1.ClusterEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08*\x96\x01\n\x0c\x43lusterState\x12\x1d\n\x19\x43LUSTER_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x43LUSTER_STATE_CONNECTING\x10\x01\x12\x18\n\x14\x43LUSTER_STATE_SYNCED\x10\x02\x12\x17\n\x13\x43LUSTER_STATE_STALE\x10\x03\x12\x16\n\x12\x43LUSTER_STATE_GONE\x10\x04*o\n\tPinOrigin\x12\x1a\n\x16PIN_ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11PIN_ORIGIN_STATED\x10\x01\x12\x16\n\x12PIN_ORIGIN_LEARNED\x10\x02\x12\x17\n\x13PIN_ORIGIN_NONE_YET\x10\x03\x32\x9d\x03\n\x0e\x43lusterService\x12G\n\nGetCluster\x12\x1b.meshd.v1.GetClusterRequest\x1a\x1c.meshd.v1.GetClusterResponse\x12M\n\x0cListClusters\x12\x1d.meshd.v1.ListClustersRequest\x1a\x1e.meshd.v1.ListClustersResponse\x12V\n\x0f\x43onfirmRemovals\x12 .meshd.v1.ConfirmRemovalsRequest\x1a!.meshd.v1.ConfirmRemovalsResponse\x12G\n\nRelearnPin\x12\x1b.meshd.v1.RelearnPinRequest\x1a\x1c.meshd.v1.RelearnPinResponse\x12R\n\rWatchClusters\x12\x1e.meshd.v1.WatchClustersRequest\x1a\x1f.meshd.v1.WatchClustersResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,34 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PEER_REFUSEDENTRY']._loaded_options = None
   _globals['_PEER_REFUSEDENTRY']._serialized_options = b'8\001'
-  _globals['_CLUSTERSTATE']._serialized_start=1498
-  _globals['_CLUSTERSTATE']._serialized_end=1648
+  _globals['_CLUSTERSTATE']._serialized_start=1663
+  _globals['_CLUSTERSTATE']._serialized_end=1813
+  _globals['_PINORIGIN']._serialized_start=1815
+  _globals['_PINORIGIN']._serialized_end=1926
   _globals['_PEER']._serialized_start=92
-  _globals['_PEER']._serialized_end=491
-  _globals['_PEER_REFUSEDENTRY']._serialized_start=403
-  _globals['_PEER_REFUSEDENTRY']._serialized_end=449
-  _globals['_CLUSTER']._serialized_start=494
-  _globals['_CLUSTER']._serialized_end=706
-  _globals['_GETCLUSTERREQUEST']._serialized_start=708
-  _globals['_GETCLUSTERREQUEST']._serialized_end=741
-  _globals['_GETCLUSTERRESPONSE']._serialized_start=743
-  _globals['_GETCLUSTERRESPONSE']._serialized_end=799
-  _globals['_CONFIRMREMOVALSREQUEST']._serialized_start=801
-  _globals['_CONFIRMREMOVALSREQUEST']._serialized_end=839
-  _globals['_CONFIRMEDREMOVAL']._serialized_start=842
-  _globals['_CONFIRMEDREMOVAL']._serialized_end=971
-  _globals['_CONFIRMREMOVALSRESPONSE']._serialized_start=973
-  _globals['_CONFIRMREMOVALSRESPONSE']._serialized_end=1062
-  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1064
-  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1124
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1126
-  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1228
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1230
-  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1291
-  _globals['_CLUSTEREVENT']._serialized_start=1293
-  _globals['_CLUSTEREVENT']._serialized_end=1378
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1380
-  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1495
-  _globals['_CLUSTERSERVICE']._serialized_start=1651
-  _globals['_CLUSTERSERVICE']._serialized_end=1991
+  _globals['_PEER']._serialized_end=578
+  _globals['_PEER_REFUSEDENTRY']._serialized_start=490
+  _globals['_PEER_REFUSEDENTRY']._serialized_end=536
+  _globals['_CLUSTER']._serialized_start=581
+  _globals['_CLUSTER']._serialized_end=793
+  _globals['_GETCLUSTERREQUEST']._serialized_start=795
+  _globals['_GETCLUSTERREQUEST']._serialized_end=828
+  _globals['_GETCLUSTERRESPONSE']._serialized_start=830
+  _globals['_GETCLUSTERRESPONSE']._serialized_end=886
+  _globals['_CONFIRMREMOVALSREQUEST']._serialized_start=888
+  _globals['_CONFIRMREMOVALSREQUEST']._serialized_end=926
+  _globals['_CONFIRMEDREMOVAL']._serialized_start=929
+  _globals['_CONFIRMEDREMOVAL']._serialized_end=1058
+  _globals['_CONFIRMREMOVALSRESPONSE']._serialized_start=1060
+  _globals['_CONFIRMREMOVALSRESPONSE']._serialized_end=1149
+  _globals['_RELEARNPINREQUEST']._serialized_start=1151
+  _globals['_RELEARNPINREQUEST']._serialized_end=1184
+  _globals['_RELEARNPINRESPONSE']._serialized_start=1186
+  _globals['_RELEARNPINRESPONSE']._serialized_end=1227
+  _globals['_LISTCLUSTERSREQUEST']._serialized_start=1229
+  _globals['_LISTCLUSTERSREQUEST']._serialized_end=1289
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_start=1291
+  _globals['_LISTCLUSTERSRESPONSE']._serialized_end=1393
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_start=1395
+  _globals['_WATCHCLUSTERSREQUEST']._serialized_end=1456
+  _globals['_CLUSTEREVENT']._serialized_start=1458
+  _globals['_CLUSTEREVENT']._serialized_end=1543
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_start=1545
+  _globals['_WATCHCLUSTERSRESPONSE']._serialized_end=1660
+  _globals['_CLUSTERSERVICE']._serialized_start=1929
+  _globals['_CLUSTERSERVICE']._serialized_end=2342
 # @@protoc_insertion_point(module_scope)

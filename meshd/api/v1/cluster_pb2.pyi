@@ -50,6 +50,32 @@ CLUSTER_STATE_GONE: ClusterState.ValueType  # 4
 """No longer configured."""
 Global___ClusterState: _TypeAlias = ClusterState  # noqa: Y015
 
+class _PinOrigin:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PinOriginEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PinOrigin.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PIN_ORIGIN_UNSPECIFIED: _PinOrigin.ValueType  # 0
+    PIN_ORIGIN_STATED: _PinOrigin.ValueType  # 1
+    """Its file."""
+    PIN_ORIGIN_LEARNED: _PinOrigin.ValueType  # 2
+    """What its nodes named first; nobody has confirmed it."""
+    PIN_ORIGIN_NONE_YET: _PinOrigin.ValueType  # 3
+    """Nobody: it may name whatever is not this cluster's."""
+
+class PinOrigin(_PinOrigin, metaclass=_PinOriginEnumTypeWrapper):
+    """Who said what a remote cluster may be and name."""
+
+PIN_ORIGIN_UNSPECIFIED: PinOrigin.ValueType  # 0
+PIN_ORIGIN_STATED: PinOrigin.ValueType  # 1
+"""Its file."""
+PIN_ORIGIN_LEARNED: PinOrigin.ValueType  # 2
+"""What its nodes named first; nobody has confirmed it."""
+PIN_ORIGIN_NONE_YET: PinOrigin.ValueType  # 3
+"""Nobody: it may name whatever is not this cluster's."""
+Global___PinOrigin: _TypeAlias = PinOrigin  # noqa: Y015
+
 @_typing.final
 class Peer(_message.Message):
     """Figures of the connection to a remote cluster."""
@@ -87,6 +113,9 @@ class Peer(_message.Message):
     HELD_SERVICES_FIELD_NUMBER: _builtins.int
     HELD_BACKENDS_FIELD_NUMBER: _builtins.int
     HELD_SINCE_FIELD_NUMBER: _builtins.int
+    PIN_ORIGIN_FIELD_NUMBER: _builtins.int
+    PIN_CLUSTER_ID_FIELD_NUMBER: _builtins.int
+    PIN_NETWORKS_FIELD_NUMBER: _builtins.int
     services: _builtins.int
     """Services we hold of it."""
     lag_seconds: _builtins.float
@@ -104,6 +133,9 @@ class Peer(_message.Message):
     held_services: _builtins.int
     """Of these, the ones that were removed together with more than half of its backends while its nodes answered."""
     held_backends: _builtins.int
+    pin_origin: Global___PinOrigin.ValueType
+    pin_cluster_id: _builtins.int
+    """0: any."""
     @_builtins.property
     def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -113,6 +145,10 @@ class Peer(_message.Message):
     @_builtins.property
     def held_since(self) -> _timestamp_pb2.Timestamp:
         """Of the oldest of them; absent: none is held."""
+
+    @_builtins.property
+    def pin_networks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In which everything lies that it may name; none: anywhere."""
 
     def __init__(
         self,
@@ -128,10 +164,13 @@ class Peer(_message.Message):
         held_services: _builtins.int = ...,
         held_backends: _builtins.int = ...,
         held_since: _timestamp_pb2.Timestamp | None = ...,
+        pin_origin: Global___PinOrigin.ValueType = ...,
+        pin_cluster_id: _builtins.int = ...,
+        pin_networks: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "heartbeat_age_seconds", b"heartbeat_age_seconds", "held_since", b"held_since", "lag_seconds", b"lag_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "endpoints", b"endpoints", "heartbeat_age_seconds", b"heartbeat_age_seconds", "held_backends", b"held_backends", "held_services", b"held_services", "held_since", b"held_since", "lag_seconds", b"lag_seconds", "last_error", b"last_error", "reconnects", b"reconnects", "refused", b"refused", "services", b"services", "stale_services", b"stale_services"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds", "_lag_seconds", b"_lag_seconds", "endpoints", b"endpoints", "heartbeat_age_seconds", b"heartbeat_age_seconds", "held_backends", b"held_backends", "held_services", b"held_services", "held_since", b"held_since", "lag_seconds", b"lag_seconds", "last_error", b"last_error", "pin_cluster_id", b"pin_cluster_id", "pin_networks", b"pin_networks", "pin_origin", b"pin_origin", "reconnects", b"reconnects", "refused", b"refused", "services", b"services", "stale_services", b"stale_services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__heartbeat_age_seconds: _TypeAlias = _typing.Literal["heartbeat_age_seconds"]  # noqa: Y015
     _WhichOneofArgType__heartbeat_age_seconds: _TypeAlias = _typing.Literal["_heartbeat_age_seconds", b"_heartbeat_age_seconds"]  # noqa: Y015
@@ -313,6 +352,45 @@ class ConfirmRemovalsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ConfirmRemovalsResponse: _TypeAlias = ConfirmRemovalsResponse  # noqa: Y015
+
+@_typing.final
+class RelearnPinRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelearnPinRequest: _TypeAlias = RelearnPinRequest  # noqa: Y015
+
+@_typing.final
+class RelearnPinResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WAS_LEARNED_FIELD_NUMBER: _builtins.int
+    was_learned: _builtins.bool
+    """Else there was nothing to forget."""
+    def __init__(
+        self,
+        *,
+        was_learned: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["was_learned", b"was_learned"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelearnPinResponse: _TypeAlias = RelearnPinResponse  # noqa: Y015
 
 @_typing.final
 class ListClustersRequest(_message.Message):

@@ -49,6 +49,11 @@ class ClusterServiceStub(object):
                 request_serializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.SerializeToString,
                 response_deserializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.FromString,
                 _registered_method=True)
+        self.RelearnPin = channel.unary_unary(
+                '/meshd.v1.ClusterService/RelearnPin',
+                request_serializer=meshd_dot_v1_dot_cluster__pb2.RelearnPinRequest.SerializeToString,
+                response_deserializer=meshd_dot_v1_dot_cluster__pb2.RelearnPinResponse.FromString,
+                _registered_method=True)
         self.WatchClusters = channel.unary_stream(
                 '/meshd.v1.ClusterService/WatchClusters',
                 request_serializer=meshd_dot_v1_dot_cluster__pb2.WatchClustersRequest.SerializeToString,
@@ -81,6 +86,14 @@ class ClusterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RelearnPin(self, request, context):
+        """What was learned of a remote cluster that nobody pinned is forgotten on this node; its next list with nodes says it anew.
+        NOT_FOUND: it is no peer of this node.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchClusters(self, request, context):
         """See watch.proto. Changes of `state` are events; figures in `peer` are what they were when the event was sent.
         """
@@ -105,6 +118,11 @@ def add_ClusterServiceServicer_to_server(servicer, server):
                     servicer.ConfirmRemovals,
                     request_deserializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.FromString,
                     response_serializer=meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.SerializeToString,
+            ),
+            'RelearnPin': grpc.unary_unary_rpc_method_handler(
+                    servicer.RelearnPin,
+                    request_deserializer=meshd_dot_v1_dot_cluster__pb2.RelearnPinRequest.FromString,
+                    response_serializer=meshd_dot_v1_dot_cluster__pb2.RelearnPinResponse.SerializeToString,
             ),
             'WatchClusters': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchClusters,
@@ -193,6 +211,33 @@ class ClusterService(object):
             '/meshd.v1.ClusterService/ConfirmRemovals',
             meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsRequest.SerializeToString,
             meshd_dot_v1_dot_cluster__pb2.ConfirmRemovalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RelearnPin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/meshd.v1.ClusterService/RelearnPin',
+            meshd_dot_v1_dot_cluster__pb2.RelearnPinRequest.SerializeToString,
+            meshd_dot_v1_dot_cluster__pb2.RelearnPinResponse.FromString,
             options,
             channel_credentials,
             insecure,

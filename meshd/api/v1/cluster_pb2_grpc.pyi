@@ -39,6 +39,10 @@ class ClusterServiceStub:
     """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
     NOT_FOUND: it is no peer of this node.
     """
+    RelearnPin: _grpc.UnaryUnaryMultiCallable[_cluster_pb2.RelearnPinRequest, _cluster_pb2.RelearnPinResponse]
+    """What was learned of a remote cluster that nobody pinned is forgotten on this node; its next list with nodes says it anew.
+    NOT_FOUND: it is no peer of this node.
+    """
     WatchClusters: _grpc.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]
     """See watch.proto. Changes of `state` are events; figures in `peer` are what they were when the event was sent."""
 
@@ -51,6 +55,10 @@ class ClusterServiceAsyncStub(ClusterServiceStub):
     """All clusters that any source names, by name."""
     ConfirmRemovals: _aio.UnaryUnaryMultiCallable[_cluster_pb2.ConfirmRemovalsRequest, _cluster_pb2.ConfirmRemovalsResponse]  # type: ignore[assignment]
     """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+    NOT_FOUND: it is no peer of this node.
+    """
+    RelearnPin: _aio.UnaryUnaryMultiCallable[_cluster_pb2.RelearnPinRequest, _cluster_pb2.RelearnPinResponse]  # type: ignore[assignment]
+    """What was learned of a remote cluster that nobody pinned is forgotten on this node; its next list with nodes says it anew.
     NOT_FOUND: it is no peer of this node.
     """
     WatchClusters: _aio.UnaryStreamMultiCallable[_cluster_pb2.WatchClustersRequest, _cluster_pb2.WatchClustersResponse]  # type: ignore[assignment]
@@ -80,6 +88,16 @@ class ClusterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_cluster_pb2.ConfirmRemovalsResponse, _abc.Awaitable[_cluster_pb2.ConfirmRemovalsResponse]]:
         """What stands although a remote cluster does not name it any more, held or stale, goes now, on this node.
+        NOT_FOUND: it is no peer of this node.
+        """
+
+    @_abc_1.abstractmethod
+    def RelearnPin(
+        self,
+        request: _cluster_pb2.RelearnPinRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_cluster_pb2.RelearnPinResponse, _abc.Awaitable[_cluster_pb2.RelearnPinResponse]]:
+        """What was learned of a remote cluster that nobody pinned is forgotten on this node; its next list with nodes says it anew.
         NOT_FOUND: it is no peer of this node.
         """
 

@@ -56,10 +56,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let go on this node what a peer's etcd lost",
         description="Let go, on the node of the agent, what a peer's etcd does not name any more and still stands there.",
     )
-    # What says of a command that it does something itself.
-    confirm.set_defaults(do=None)
-    confirm.add_argument("cluster", metavar="CLUSTER")
-    add_connection(confirm, defaults=False)
+    pin = commands.add_parser(
+        "pin",
+        help="state in a peer's file what was learned of it",
+        description="State in a peer's file, where no pin is stated, which id and networks the agent learned of it.",
+    )
+    pin.add_argument("--print", action="store_true", help="print the lines; change nothing")
+    relearn = commands.add_parser(
+        "relearn",
+        help="let a peer that nobody pinned name other networks",
+        description="Forget on the node of the agent what a peer named first: its next list with nodes is its pin.",
+    )
+    for each in (confirm, pin, relearn):
+        # What says of a command that it does something itself.
+        each.set_defaults(do=None)
+        each.add_argument("cluster", metavar="CLUSTER")
+        add_connection(each, defaults=False)
     _add_etcd(commands.add_parser("etcd", help="what runs in the pods of the mesh's etcd"))
 
 
@@ -93,6 +105,9 @@ def run(options: argparse.Namespace) -> int:
     membership_cli.quiet_grpc()
     if options.action == "confirm":
         status: int = importlib.import_module("meshd.ctl.clustermesh.confirm").run(options)
+    elif options.action in {"pin", "relearn"}:
+        module = importlib.import_module("meshd.ctl.clustermesh.pin")
+        status = (module.pin if options.action == "pin" else module.relearn)(options)
     elif options.action == "etcd":
         status = importlib.import_module("meshd.ctl.clustermesh.keeper").run(options)
     elif options.kubernetes or options.kubeconfig or options.context:

@@ -67,6 +67,7 @@ NEEDS = {
     "/meshd.v1.ClusterService/ListClusters": Role.READ,
     "/meshd.v1.ClusterService/WatchClusters": Role.READ,
     "/meshd.v1.ClusterService/ConfirmRemovals": Role.OPERATE,
+    "/meshd.v1.ClusterService/RelearnPin": Role.OPERATE,
     "/meshd.v1.MapService/ListMaps": Role.READ,
     "/meshd.v1.MetricsService/ListDrops": Role.READ,
     "/meshd.v1.FailoverService/PlanFailover": Role.READ,

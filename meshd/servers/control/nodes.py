@@ -161,6 +161,22 @@ class Clusters(cluster_pb2_grpc.ClusterServiceServicer):
             revision=self.mesh.revision,
         )
 
+    async def RelearnPin(
+        self, request: cluster_pb2.RelearnPinRequest, context: Context
+    ) -> cluster_pb2.RelearnPinResponse:
+        was_learned = self.introspection.relearn_pin(request.name)
+        if was_learned is None:
+            raise UnknownObject(f"peer {request.name}")
+        caller = current_caller()
+        log.info(
+            "pin is learned anew",
+            cluster=request.name,
+            was_learned=was_learned,
+            caller=caller.name,
+            role=caller.role.name.lower(),
+        )
+        return cluster_pb2.RelearnPinResponse(was_learned=was_learned)
+
     async def WatchClusters(
         self, request: cluster_pb2.WatchClustersRequest, context: Context
     ) -> AsyncIterator[cluster_pb2.WatchClustersResponse]:

@@ -191,6 +191,13 @@ class Replies:
         )
 
 
+PIN_ORIGINS = {
+    "stated": cluster_pb2.PIN_ORIGIN_STATED,
+    "learned": cluster_pb2.PIN_ORIGIN_LEARNED,
+    "none yet": cluster_pb2.PIN_ORIGIN_NONE_YET,
+}
+
+
 def peer_message(peer: Peer) -> cluster_pb2.Peer:
     """The figures of a connection; what is not known is absent."""
     return cluster_pb2.Peer(
@@ -205,6 +212,9 @@ def peer_message(peer: Peer) -> cluster_pb2.Peer:
         held_services=peer.held_services,
         held_backends=peer.held_backends,
         held_since=None if peer.held_since_s is None else timestamp(peer.held_since_s),
+        pin_origin=PIN_ORIGINS[peer.pin_origin],
+        pin_cluster_id=peer.pin_cluster_id,
+        pin_networks=peer.pin_networks,
     )
 
 

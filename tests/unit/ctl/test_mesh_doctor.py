@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clustermesh import doctor
 from clustermesh.snapshot import Etcd, Snapshot
 from meshd.api.v1 import cluster_pb2, node_pb2, status_pb2
 from meshd.config import ClusterMesh
@@ -136,6 +137,19 @@ def test_an_age_counts_only_if_it_is_that_of_the_heartbeat_in_etcd(
 ) -> None:
     snapshot = Snapshot("cm-1", datetime.datetime.now(datetime.UTC), etcds=(Etcd("cm-2", Path("cm-2")),))
     assert heard(snapshot, before, after).etcds[0].heard_s == expected
+
+
+@pytest.mark.parametrize(
+    ("origin", "warned"), [(cluster_pb2.PIN_ORIGIN_LEARNED, False), (cluster_pb2.PIN_ORIGIN_NONE_YET, True)]
+)
+def test_a_peer_whose_pin_the_agent_learned_is_not_called_unpinned(
+    origin: cluster_pb2.PinOrigin.ValueType, warned: bool
+) -> None:
+    networks = ["10.2.0.0/16"] if origin == cluster_pb2.PIN_ORIGIN_LEARNED else []
+    peer = cluster_pb2.Peer(pin_origin=origin, pin_cluster_id=2, pin_networks=networks)
+    snapshot = Snapshot("cm-1", datetime.datetime.now(datetime.UTC), etcds=(Etcd("cm-2", Path("cm-2")),))
+    seen = heard(snapshot, [], [cluster_pb2.Cluster(name="cm-2", peer=peer)])
+    assert any("is not pinned" in each.problem for each in doctor.findings(seen)) is warned
 
 
 async def test_the_agent_is_asked_and_the_files_of_its_configuration_are_looked_at(tmp_path: Path) -> None:

@@ -96,6 +96,27 @@ def test_a_network_with_such_an_address_is_nobody_elses(own: OwnAddresses, netwo
     assert own.reason_within(ip_network(network)) == reason
 
 
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        ("10.2.0.0/16", ""),
+        ("192.168.0.2/32", ""),
+        ("10.1.1.0/24", "belongs to node cm-1/n1"),
+        ("10.1.0.0/16", "belongs to node cm-1/n1"),
+        ("10.1.1.128/25", "belongs to node cm-1/n1"),
+        ("192.168.0.0/31", "belongs to node cm-1/n1"),
+        ("127.0.0.0/24", "is one of the loopback addresses"),
+        ("fe80::/48", "is one of the link-local addresses"),
+        ("10.96.0.0/16", "has 10.96.0.10, which a service of cm-1 is dialled at"),
+        ("192.168.0.60/32", "has 192.168.0.60, which is that of an API server of cm-1"),
+    ],
+)
+def test_a_network_that_touches_ours_is_not_learned_of_anybody(
+    own: OwnAddresses, network: str, reason: str
+) -> None:
+    assert own.reason_of_network(ip_network(network)) == reason
+
+
 def test_what_comes_and_goes_counts_from_then_on(mesh: Mesh, own: OwnAddresses) -> None:
     later = ip_address("10.96.0.11")
     before = own.generation
