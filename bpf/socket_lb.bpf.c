@@ -160,7 +160,7 @@ int socket_lb_answered(struct bpf_sock_ops *ctx)
 	__u32 words[4], v4;
 	__be16 port;
 
-	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB || !is_agent_absent(bpf_ktime_get_ns()))
+	if (ctx->op != BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB)
 		return PROCEED;
 	/* A big-endian word whose upper half is the port (net/core/filter.c, sock_ops_convert_ctx_access). */
 	port = bpf_htons(bpf_ntohl(ctx->remote_port));

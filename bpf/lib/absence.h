@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* While no agent is there, the hooks see for themselves which backends answer. With an agent they need not: it asks nodes, and hears
- * what their clusters say, so an unanswered SYN tells it nothing.
+/* While no agent is there, the hooks see for themselves which backends answer. With an agent they judge nobody: it asks nodes, and
+ * hears what their clusters say. What they note of backends that another cluster may have can only confirm what it finds.
  */
 #pragma once
 
@@ -48,10 +48,19 @@ static __always_inline void note_attempt(const struct endpoint *backend, __u64 n
 	struct attempts first = {
 		.last_ns = now,
 		.unanswered = 1,
+		.begun = 1,
 	};
 
-	if (!known || (__s64)(now - known->last_ns) > ATTEMPTS_TOGETHER_NS) {
+	if (!known) {
 		bpf_map_update_elem(&attempts, backend, &first, BPF_ANY);
+		return;
+	}
+	__sync_fetch_and_add(&known->begun, 1);
+	if ((__s64)(now - known->last_ns) > ATTEMPTS_TOGETHER_NS) {
+		known->last_ns = now;
+		known->third_ns = 0;
+		known->avoided_until_ns = 0;
+		known->unanswered = 1;
 		return;
 	}
 	known->last_ns = now;
@@ -60,12 +69,15 @@ static __always_inline void note_attempt(const struct endpoint *backend, __u64 n
 		known->third_ns = now;
 }
 
+/* Most connections are to nobody who is known here: for them this is one lookup. */
 static __always_inline void note_answer(const struct endpoint *backend)
 {
 	struct attempts *known = bpf_map_lookup_elem(&attempts, backend);
 
 	if (!known)
 		return;
+	known->answered_ns = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&known->answered, 1);
 	known->unanswered = 0;
 	known->third_ns = 0;
 	known->avoided_until_ns = 0;

@@ -216,22 +216,31 @@ static __always_inline void choose_answering(const struct endpoint *frontend, co
  * at its backend is kept at the other from then on.
  */
 static __always_inline void leave_the_silent_alone(const struct endpoint *frontend, const struct service *service,
-						   __u64 netns_cookie, struct endpoint *backend)
+						   __u64 netns_cookie, __u64 now, struct endpoint *backend)
 {
-	__u64 now = bpf_ktime_get_ns();
 	struct endpoint other = *backend;
 
-	if (!is_agent_absent(now))
+	if (!is_avoided(backend, now))
 		return;
-	if (is_avoided(backend, now)) {
-		choose_answering(frontend, service, now, &other);
-		if (!endpoint_equal(backend, &other)) {
-			count(SOCKET_LB_AVOIDED);
-			*backend = other;
-			if (service->affinity_timeout_s)
-				keep_to(frontend, netns_cookie, backend, now);
-		}
-	}
+	choose_answering(frontend, service, now, &other);
+	if (endpoint_equal(backend, &other))
+		return;
+	count(SOCKET_LB_AVOIDED);
+	*backend = other;
+	if (service->affinity_timeout_s)
+		keep_to(frontend, netns_cookie, backend, now);
+}
+
+/* Of TCP alone it can be seen whether it was answered. */
+static __always_inline void attempt(const struct endpoint *frontend, const struct service *service, __u64 netns_cookie,
+				    struct endpoint *backend)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (is_agent_absent(now))
+		leave_the_silent_alone(frontend, service, netns_cookie, now, backend);
+	else if (!(service->flags & SERVICE_NOTED))
+		return;
 	note_attempt(backend, now);
 }
 
@@ -294,7 +303,7 @@ static __always_inline enum balance balance_connect(struct bpf_sock_addr *ctx, c
 	if (verdict != BALANCE_TRANSLATE)
 		return verdict;
 	if (destination->protocol == IPPROTO_TCP)
-		leave_the_silent_alone(destination, service, record.netns_cookie, backend);
+		attempt(destination, service, record.netns_cookie, backend);
 	record.frontend = *destination;
 	record.backend = *backend;
 	if (bpf_map_update_elem(&connections, &cookie, &record, BPF_ANY))

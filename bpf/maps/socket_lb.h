@@ -20,6 +20,7 @@ struct endpoint {
 
 enum service_flag {
 	SERVICE_EXTERNAL = 1, /* an address of nodes or of the world: who asks from there is not ours to serve */
+	SERVICE_NOTED = 2,    /* `attempts` knows of its connections, whether an agent is there or not */
 };
 
 /* A drill's list stands in for the normal one until its time is over, whoever is there then to take it back. */
@@ -89,12 +90,15 @@ struct socket_peer {
 	__u32 pad;
 };
 
-/* What became of connections to a backend that began while no agent was there to say anything of it. CLOCK_MONOTONIC. */
+/* What became of connections to a backend. CLOCK_MONOTONIC; counters wrap. */
 struct attempts {
-	__u64 last_ns;	/* when the last one began */
-	__u64 third_ns; /* when the third in a row began that nobody answered; 0: there were not so many */
+	__u64 last_ns;	   /* when the last one began */
+	__u64 answered_ns; /* when the last one was there; 0: none was yet */
+	__u64 third_ns;	   /* when the third in a row began that nobody answered; 0: there were not so many */
 	__u64 avoided_until_ns;
 	__u32 unanswered; /* in a row */
+	__u32 begun;
+	__u32 answered;
 	__u32 pad;
 };
 
@@ -208,7 +212,9 @@ struct {
 	__type(value, __u64);
 } beat SEC(".maps") __weak;
 
-/* Written and read by the hooks while no agent is there; by backend. Missing: nothing is held against it. */
+/* By backend. Written by the hooks: of frontends that are SERVICE_NOTED, and of all others while no agent is there; then they
+ * also go by it. Read by the agent of nodes that do not answer. Missing: nobody connected, and nothing is held against it.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 16384);

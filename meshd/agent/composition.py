@@ -41,6 +41,7 @@ from meshd.agent.remote_view import confirm_removals, peers, removal_problems
 from meshd.agent.short_circuit_view import ShortCircuitView
 from meshd.config import Config
 from meshd.dataplane import failover_record
+from meshd.dataplane.attempts import Attempts
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.failover_history import FailoverHistory
 from meshd.dataplane.failover_record import FailoverRecord
@@ -229,7 +230,8 @@ class Agent:
         devices = dataplane.devices
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         cni = CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None
-        probes = NodeProbes(config, self._mesh) if self._probes_nodes() else None
+        attempts = Attempts(self._mesh, dataplane.layouts, dataplane.opened.loaded.maps["attempts"])
+        probes = NodeProbes(config, self._mesh, attempts) if self._probes_nodes() else None
         node = None
         if cni is not None and self._identity is not None:
             node = KubernetesNode(config, self._mesh, cni, self._identity, self._readiness)

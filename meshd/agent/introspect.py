@@ -129,8 +129,8 @@ class DataplaneView:
         plane = self._dataplane
         events = tuple(Sample(float(count), {"event": name}) for name, count in plane.events().items())
         destroyed = tuple(
-            Sample(float(count), {"service": service, "protocol": protocol})
-            for (service, protocol), count in plane.closer.destroyed.items()
+            Sample(float(count), {"service": service, "protocol": protocol, "cause": because.value})
+            for (service, protocol, because), count in plane.closer.destroyed.items()
         )
         repaired = tuple(
             Sample(float(count), {"map": name}) for name, count in plane.auditor.repaired.items()

@@ -20,6 +20,7 @@ FILE holds one or more documents, YAML or JSON, each a meshd.v1.Service (proto/m
     minHealthyPercent: 70      # of a rung; below, the next one takes a part
     rampSeconds: 60            # for so long the share of a cluster grows that serves again
     onStale: DEPRIORITISE      # KEEP, DEPRIORITISE, DROP
+    closeOnFailover: true      # connections to a backend whose node is confirmed to be down are closed
     affinityTimeoutSeconds: 0  # more: a client keeps its backend for so long
 
 A document that is wrong is refused alone; the others are applied.
@@ -91,6 +92,11 @@ def add_services(commands: Commands) -> None:
     apply.add_argument("--session-affinity", type=count, default=0, metavar="SECONDS", help="0: none")
     apply.add_argument("--internal-local", action="store_true", help="only backends on the same node serve")
     apply.add_argument("--close-tcp", action="store_true", help="close TCP connections of removed backends")
+    apply.add_argument(
+        "--close-on-failover",
+        action="store_true",
+        help="close connections to backends whose nodes are confirmed to be down",
+    )
     add_change(apply)
     delete = add_command(actions, "delete", "service:delete", "delete services of source api", formats=())
     delete.add_argument("names", nargs="+", metavar="[NAMESPACE/]NAME")

@@ -84,6 +84,7 @@ def from_flags(options: argparse.Namespace) -> service_pb2.Service:
         min_healthy_percent=options.min_healthy_percent,
         ramp_seconds=options.ramp,
         close_tcp=options.close_tcp,
+        close_on_failover=options.close_on_failover,
         on_stale=service_pb2.OnStale.Value(f"ON_STALE_{(options.on_stale or 'unspecified').upper()}"),
     )
     # A keyword of Python.

@@ -18,7 +18,8 @@ class Place(NamedTuple):
 class Candidate(NamedTuple):
     """A backend as one source names it; ``remote``: it runs in another cluster.
 
-    ``reachable``: not known to be out of reach. One that is stays alive: who is connected to it is left alone.
+    ``reachable``: not known to be out of reach. One that is not stays alive: who is connected to it is left alone, unless
+    it is ``lost``, which is confirmed, and the service asks for it.
     ``on_stale``: how it may be used though nobody vouches for it; KEEP also where somebody does.
     """
 
@@ -27,6 +28,7 @@ class Candidate(NamedTuple):
     remote: bool
     reachable: bool = True
     on_stale: OnStale = OnStale.KEEP
+    lost: bool = False
 
 
 class Able(NamedTuple):

@@ -57,6 +57,16 @@ class Connection(NamedTuple):
     backend: Endpoint
 
 
+class AttemptsRow(NamedTuple):
+    last_ns: int
+    answered_ns: int
+    unanswered: int
+    begun: int
+    answered: int
+    third_ns: int = 0
+    avoided_until_ns: int = 0
+
+
 class WorkloadRow(NamedTuple):
     flags: int
 
@@ -76,12 +86,14 @@ class Layouts:
     member_key: Codec[MemberKey]
     member: Codec[Member]
     connection: Codec[Connection]
+    attempts: Codec[AttemptsRow]
     workload: Codec[WorkloadRow]
     source_name: Codec[SourceName]
     u32: Codec[int]
     u64: Codec[int]
     left_out: int
     external: int
+    noted: int
     events: dict[str, int]
 
 
@@ -99,12 +111,14 @@ def layouts(btf: Btf) -> Layouts:
         member_key=btf.codec("member_key", MemberKey),
         member=btf.codec("member", Member),
         connection=btf.codec("connection", Connection),
+        attempts=btf.codec("attempts", AttemptsRow),
         workload=btf.codec("workload", WorkloadRow),
         source_name=btf.codec("source_name", SourceName),
         u32=btf.codec("__u32", int),
         u64=btf.codec("__u64", int),
         left_out=btf.enum("workload_flag")["WORKLOAD_LEFT_OUT"],
         external=btf.enum("service_flag")["SERVICE_EXTERNAL"],
+        noted=btf.enum("service_flag")["SERVICE_NOTED"],
         events=btf.enum("socket_lb_event"),
     )
 

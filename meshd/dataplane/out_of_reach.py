@@ -20,28 +20,37 @@ class OutOfReach:
 
     def __init__(self) -> None:
         self._revision = -1
-        # Source of the nodes -> first addresses and last addresses of ranges, both ascending.
-        self._ranges: dict[str, tuple[list[Address], list[Address]]] = {}
+        # Source of the nodes -> first addresses and last addresses of ranges, both ascending, and which are confirmed.
+        self._ranges: dict[str, tuple[list[Address], list[Address], list[bool]]] = {}
 
     def has(self, mesh: Mesh, source: str, address: Address) -> bool:
         """Whether the backend at ``address``, which ``source`` names, is on a node that is down."""
+        return self._of(mesh, source, address) is not None
+
+    def is_confirmed(self, mesh: Mesh, source: str, address: Address) -> bool:
+        """As `has`, and that is confirmed."""
+        return bool(self._of(mesh, source, address))
+
+    def _of(self, mesh: Mesh, source: str, address: Address) -> bool | None:
+        """Whether it is confirmed that the node is down; None: it is not down."""
         if mesh.revision != self._revision:
             self._look(mesh)
         ranges = self._ranges.get(source)
         if ranges is None:
-            return False
-        firsts, lasts = ranges
+            return None
+        firsts, lasts, confirmed = ranges
         place = bisect_right(firsts, address) - 1
-        return place >= 0 and address <= lasts[place]
+        return confirmed[place] if place >= 0 and address <= lasts[place] else None
 
     def _look(self, mesh: Mesh) -> None:
-        found: dict[str, list[tuple[Address, Address]]] = {}
+        found: dict[str, list[tuple[Address, Address, bool]]] = {}
         self._revision = mesh.revision
         for outage in mesh.outages.values():
             source = REMOTE_PREFIX + outage.cluster
             node = mesh.nodes.get((source, outage.cluster, outage.node))
             if node is not None:
-                found.setdefault(source, []).extend(pod_ranges(node))
+                confirmed = outage.confirmed
+                found.setdefault(source, []).extend((*each, confirmed) for each in pod_ranges(node))
         self._ranges = {source: _split(ranges) for source, ranges in found.items()}
 
 
@@ -53,6 +62,12 @@ def pod_ranges(node: Node) -> Iterable[tuple[Address, Address]]:
     yield from ((address, address) for address in node.extra)
 
 
-def _split(ranges: Iterable[tuple[Address, Address]]) -> tuple[list[Address], list[Address]]:
+def _split(
+    ranges: Iterable[tuple[Address, Address, bool]],
+) -> tuple[list[Address], list[Address], list[bool]]:
     ordered = sorted(ranges)
-    return [first for first, _ in ordered], [last for _, last in ordered]
+    return (
+        [first for first, _, _ in ordered],
+        [last for _, last, _ in ordered],
+        [each for _, _, each in ordered],
+    )

@@ -14,12 +14,14 @@ Rows = dict[str, dict[bytes, bytes]]
 class ServedFrontend:
     """Who may keep talking through a frontend: packed endpoints of backends that are ready or still serve while they end.
 
-    ``close_tcp``: established TCP connections to others are closed as well, not only connected UDP sockets.
+    ``close_tcp``: established TCP connections to others are closed as well, not only connected UDP sockets. ``lost``: packed
+    endpoints of backends whose nodes are confirmed to be down, if the service wants connections to such closed, of any kind.
     """
 
     service: str
     backends: tuple[bytes, ...]
     close_tcp: bool
+    lost: frozenset[bytes] = frozenset()
 
 
 class Takers(NamedTuple):

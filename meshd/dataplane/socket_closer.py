@@ -2,8 +2,9 @@
 
 The connect hooks record by socket cookie which frontend became which backend. When a frontend loses a backend, its records
 are compared with who serves now; a recorded socket that is still connected to a backend that went is destroyed in the
-network namespace it lives in (sock_diag, SOCK_DESTROY): UDP always, TCP where the service asks for it. A socket that
-dialled the backend directly has no record; one that came through another service has that service's.
+network namespace it lives in (sock_diag, SOCK_DESTROY): UDP always, TCP where the service asks for it. Where the node of a
+backend is confirmed to be down, none is, or both if the service asks for that. A socket that dialled the backend directly
+has no record; one that came through another service has that service's.
 
 Records are level-triggered: whatever was missed is found the next time the same frontend is looked at, or at the next start.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from ipaddress import IPv6Address
 from typing import NamedTuple
 
@@ -40,12 +42,20 @@ LOOK_AGAIN_S = 0.05
 UNKNOWN = ServedFrontend("", (), close_tcp=False)
 
 
+class Because(StrEnum):
+    """Why a socket is closed."""
+
+    REMOVAL = "removal"
+    FAILOVER = "failover"
+
+
 class Stale(NamedTuple):
     """A record, packed, of a socket that talks to somebody who no longer serves the frontend of ``service``."""
 
     key: bytes
     value: bytes
     service: str
+    because: Because = Because.REMOVAL
 
 
 class SocketCloser:
@@ -70,8 +80,8 @@ class SocketCloser:
         self._lost: dict[bytes, ServedFrontend] = {}
         self._all = False
         self._added = asyncio.Event()
-        # (service, protocol) -> sockets destroyed
-        self.destroyed: Counter[tuple[str, str]] = Counter()
+        # (service, protocol, cause) -> sockets destroyed
+        self.destroyed: Counter[tuple[str, str, Because]] = Counter()
         self.failed = 0
         # Times that everything asked for was looked at.
         self.rounds = 0
@@ -146,7 +156,11 @@ class SocketCloser:
             if before is None:
                 continue
             serving = now[frontend]
-            if serving is not None and value[8 + size : 8 + 2 * size] in serving.backends:
+            backend = value[8 + size : 8 + 2 * size]
+            if serving is not None and backend in serving.backends:
+                continue
+            if serving is not None and backend in serving.lost:
+                found.append(Stale(key, value, before.service, Because.FAILOVER))
                 continue
             protocol = self._layouts.endpoint.decode(frontend).protocol
             if protocol == Protocol.UDP or (serving or before).close_tcp:
@@ -169,7 +183,7 @@ class SocketCloser:
             log.warning("sockets not closed", services=sorted({s.service for s in group}), reason=str(error))
             return
         for each in closed:
-            self.destroyed[each.service, protocol.name.lower()] += 1
+            self.destroyed[each.service, protocol.name.lower(), each.because] += 1
 
     def _destroy(
         self, diag: SocketDiag, protocol: Protocol, backend: Endpoint, group: Sequence[Stale]

@@ -91,12 +91,12 @@ class Planner:
             self.drills.planned_anew()
         for able in all_able:
             wanted = choose_with_returns(service, able.candidates, place, returns, external=able.external)
-            key, backends = self._frontend(service, able, wanted, rows)
+            key = self._frontend(service, able, wanted, rows)
             if drill is not None:
                 lost = as_lost(able.candidates, drill.lose, place)
                 instead = choose_with_returns(service, lost, place, returns, external=able.external)
                 self._drilled(service, able.frontend, distinct(instead, able.frontend), drill, rows, place)
-            served[key] = ServedFrontend(str(name), backends, service.close_tcp)
+            served[key] = self._served(service, able, wanted)
             all_chosen.append(wanted)
         is_global = sharing.is_global(mesh, service)
         return Plan(rows, served, takers(service, all_able, all_chosen, place, is_global=is_global))
@@ -141,7 +141,8 @@ class Planner:
                 stale = self.staleness.of(mesh, service, part.source, part)
                 for backend in part.backends:
                     silent = remote and self.out_of_reach.has(mesh, part.source, backend.address)
-                    yield Candidate(backend, part.source, remote, reachable=not silent, on_stale=stale)
+                    lost = silent and self.out_of_reach.is_confirmed(mesh, part.source, backend.address)
+                    yield Candidate(backend, part.source, remote, not silent, stale, lost)
 
     def _key(self, frontend: Frontend) -> bytes:
         return self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
@@ -156,20 +157,30 @@ class Planner:
             and not mesh.is_complete(holder)
         )
 
-    def _frontend(
-        self, service: Service, able: Able, wanted: Iterable[Candidate], rows: Rows
-    ) -> tuple[bytes, tuple[bytes, ...]]:
-        """Adds the rows of one frontend; its packed key, and the packed endpoints that may keep their connections."""
+    def _frontend(self, service: Service, able: Able, wanted: Iterable[Candidate], rows: Rows) -> bytes:
+        """Adds the rows of one frontend; its packed key."""
         frontend, external, candidates = able
         endpoint, key = Endpoint(frontend.address, frontend.port, frontend.protocol), self._key(frontend)
         chosen = distinct(wanted, frontend)
         number = self._list(endpoint, chosen, rows, wants_members(service, frontend))
-        source, flags = source_number(service.source), self.layouts.external if external else 0
+        source = source_number(service.source)
+        # What became of connections is only asked of nodes of other clusters.
+        is_noted = any(each.remote for each in candidates)
+        flags = (self.layouts.external if external else 0) | (self.layouts.noted if is_noted else 0)
         rows["frontends"][key] = self.layouts.service.encode(
             ServiceRow(number, len(chosen), service.affinity_timeout_s, source, flags)
         )
-        staying = distinct(alive(service, candidates), frontend)
-        return key, tuple(self.layouts.endpoint.encode(each) for each in staying)
+        return key
+
+    def _served(self, service: Service, able: Able, wanted: Iterable[Candidate]) -> ServedFrontend:
+        """Who may keep connections through the frontend: where nobody within reach is ``wanted``, also who is lost."""
+        staying = distinct(alive(service, able.candidates), able.frontend)
+        lost: set[Endpoint] = set()
+        if service.close_on_failover and any(each.reachable for each in wanted):
+            lost = {endpoint for endpoint, each in staying.items() if each.lost}
+        encode = self.layouts.endpoint.encode
+        backends = tuple(encode(each) for each in staying if each not in lost)
+        return ServedFrontend(str(service.name), backends, service.close_tcp, frozenset(map(encode, lost)))
 
     def _drilled(
         self,
@@ -202,7 +213,8 @@ class Planner:
                 silent = self.out_of_reach.has(mesh, backend.source, found.address)
                 stale = self.staleness.of(mesh, service, backend.source)
                 remote = is_remote_source(backend.source)
-                yield Candidate(found, backend.source, remote, reachable=not silent, on_stale=stale)
+                lost = silent and self.out_of_reach.is_confirmed(mesh, backend.source, found.address)
+                yield Candidate(found, backend.source, remote, not silent, stale, lost)
 
     def _list(
         self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, has_members: bool

@@ -21,7 +21,8 @@ class Reachability(Enum):
 class Outage:
     """Of node ``node`` of ``cluster``, while it is down. ``since_s``: Unix time. ``reason``: how that is known.
 
-    ``silent_s``: how long it had not answered by then; 0: not known.
+    ``silent_s``: how long it had not answered by then; 0: not known. ``confirmed``: it was silent for as long again, and
+    no connection to it was answered. ``contradicted``: one was.
     """
 
     cluster: str
@@ -30,6 +31,8 @@ class Outage:
     reason: str
     source: str = PROBES
     silent_s: float = 0.0
+    confirmed: bool = False
+    contradicted: bool = False
 
     @property
     def key(self) -> tuple[str, str, str]:

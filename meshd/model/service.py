@@ -93,6 +93,8 @@ class Service:
     ramp_s: int = 0
     # On removal of a backend, its established TCP connections are closed too, not only connected UDP sockets.
     close_tcp: bool = False
+    # When the node of a backend is confirmed to be down and others serve, connections to that backend are closed.
+    close_on_failover: bool = False
     traffic_distribution: TrafficDistribution = TrafficDistribution.ANY
     # None: what the configuration says.
     on_stale: OnStale | None = None

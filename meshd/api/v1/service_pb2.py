@@ -25,49 +25,49 @@ _sym_db = _symbol_database.Default()
 from meshd.api.v1 import watch_pb2 as meshd_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshd/v1/service.proto\x12\x08meshd.v1\x1a\x14meshd/v1/watch.proto\"b\n\x08\x46rontend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12$\n\x08protocol\x18\x03 \x01(\x0e\x32\x12.meshd.v1.Protocol\x12\x11\n\tport_name\x18\x04 \x01(\t\"\x8d\x04\n\x07Service\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\tfrontends\x18\x03 \x03(\x0b\x32\x12.meshd.v1.Frontend\x12 \n\x18\x61\x66\x66inity_timeout_seconds\x18\x04 \x01(\r\x12\x1e\n\x16internal_traffic_local\x18\x05 \x01(\x08\x12\x19\n\x11publish_not_ready\x18\x06 \x01(\x08\x12\x13\n\x06global\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06shared\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12$\n\x08\x61\x66\x66inity\x18\t \x01(\x0e\x32\x12.meshd.v1.Affinity\x12\x11\n\tclose_tcp\x18\n \x01(\x08\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\'\n\x06status\x18\x0c \x01(\x0b\x32\x17.meshd.v1.ServiceStatus\x12$\n\x08\x65xternal\x18\r \x03(\x0b\x32\x12.meshd.v1.Frontend\x12\x10\n\x08\x66\x61ilover\x18\x0e \x01(\t\x12 \n\x13min_healthy_percent\x18\x0f \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cramp_seconds\x18\x10 \x01(\r\x12#\n\x08on_stale\x18\x11 \x01(\x0e\x32\x11.meshd.v1.OnStaleB\t\n\x07_globalB\t\n\x07_sharedB\x16\n\x14_min_healthy_percent\"\x9b\x01\n\rServiceStatus\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\nprogrammed\x18\x02 \x01(\x0e\x32\x14.meshd.v1.Programmed\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0f\x62\x61\x63kends_in_use\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61\x63kends_known\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\x08\"D\n\x11GetServiceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\"8\n\x12GetServiceResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\"_\n\x13ListServicesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x14ListServicesResponse\x12#\n\x08services\x18\x01 \x03(\x0b\x32\x11.meshd.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"P\n\x14WatchServicesRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\x12\x11\n\tnamespace\x18\x02 \x01(\t\"U\n\x0cServiceEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\"\n\x07service\x18\x02 \x01(\x0b\x32\x11.meshd.v1.Service\"s\n\x15WatchServicesResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.meshd.v1.ServiceEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08\"l\n\x13\x41pplyServiceRequest\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\x12\x11\n\x04wait\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x42\x07\n\x05_wait\"L\n\x14\x41pplyServiceResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\x12\x10\n\x08revision\x18\x02 \x01(\x04\"S\n\x14\x44\x65leteServiceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\x04wait\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_wait\":\n\x15\x44\x65leteServiceResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04*H\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROTOCOL_TCP\x10\x01\x12\x10\n\x0cPROTOCOL_UDP\x10\x02*`\n\x08\x41\x66\x66inity\x12\x18\n\x14\x41\x46\x46INITY_UNSPECIFIED\x10\x00\x12\x11\n\rAFFINITY_NONE\x10\x01\x12\x12\n\x0e\x41\x46\x46INITY_LOCAL\x10\x02\x12\x13\n\x0f\x41\x46\x46INITY_REMOTE\x10\x03*d\n\x07OnStale\x12\x18\n\x14ON_STALE_UNSPECIFIED\x10\x00\x12\x11\n\rON_STALE_KEEP\x10\x01\x12\x19\n\x15ON_STALE_DEPRIORITISE\x10\x02\x12\x11\n\rON_STALE_DROP\x10\x03*\x8a\x01\n\nProgrammed\x12\x1a\n\x16PROGRAMMED_UNSPECIFIED\x10\x00\x12\x16\n\x12PROGRAMMED_SETTLED\x10\x01\x12\x16\n\x12PROGRAMMED_PENDING\x10\x02\x12\x15\n\x11PROGRAMMED_FAILED\x10\x03\x12\x19\n\x15PROGRAMMED_OVERRIDDEN\x10\x04\x32\x9d\x03\n\x0eServiceService\x12G\n\nGetService\x12\x1b.meshd.v1.GetServiceRequest\x1a\x1c.meshd.v1.GetServiceResponse\x12M\n\x0cListServices\x12\x1d.meshd.v1.ListServicesRequest\x1a\x1e.meshd.v1.ListServicesResponse\x12R\n\rWatchServices\x12\x1e.meshd.v1.WatchServicesRequest\x1a\x1f.meshd.v1.WatchServicesResponse0\x01\x12M\n\x0c\x41pplyService\x12\x1d.meshd.v1.ApplyServiceRequest\x1a\x1e.meshd.v1.ApplyServiceResponse\x12P\n\rDeleteService\x12\x1e.meshd.v1.DeleteServiceRequest\x1a\x1f.meshd.v1.DeleteServiceResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16meshd/v1/service.proto\x12\x08meshd.v1\x1a\x14meshd/v1/watch.proto\"b\n\x08\x46rontend\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\x12$\n\x08protocol\x18\x03 \x01(\x0e\x32\x12.meshd.v1.Protocol\x12\x11\n\tport_name\x18\x04 \x01(\t\"\xa8\x04\n\x07Service\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12%\n\tfrontends\x18\x03 \x03(\x0b\x32\x12.meshd.v1.Frontend\x12 \n\x18\x61\x66\x66inity_timeout_seconds\x18\x04 \x01(\r\x12\x1e\n\x16internal_traffic_local\x18\x05 \x01(\x08\x12\x19\n\x11publish_not_ready\x18\x06 \x01(\x08\x12\x13\n\x06global\x18\x07 \x01(\x08H\x00\x88\x01\x01\x12\x13\n\x06shared\x18\x08 \x01(\x08H\x01\x88\x01\x01\x12$\n\x08\x61\x66\x66inity\x18\t \x01(\x0e\x32\x12.meshd.v1.Affinity\x12\x11\n\tclose_tcp\x18\n \x01(\x08\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\'\n\x06status\x18\x0c \x01(\x0b\x32\x17.meshd.v1.ServiceStatus\x12$\n\x08\x65xternal\x18\r \x03(\x0b\x32\x12.meshd.v1.Frontend\x12\x10\n\x08\x66\x61ilover\x18\x0e \x01(\t\x12 \n\x13min_healthy_percent\x18\x0f \x01(\rH\x02\x88\x01\x01\x12\x14\n\x0cramp_seconds\x18\x10 \x01(\r\x12#\n\x08on_stale\x18\x11 \x01(\x0e\x32\x11.meshd.v1.OnStale\x12\x19\n\x11\x63lose_on_failover\x18\x12 \x01(\x08\x42\t\n\x07_globalB\t\n\x07_sharedB\x16\n\x14_min_healthy_percent\"\x9b\x01\n\rServiceStatus\x12\x10\n\x08revision\x18\x01 \x01(\x04\x12(\n\nprogrammed\x18\x02 \x01(\x0e\x32\x14.meshd.v1.Programmed\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x17\n\x0f\x62\x61\x63kends_in_use\x18\x04 \x01(\r\x12\x16\n\x0e\x62\x61\x63kends_known\x18\x05 \x01(\r\x12\r\n\x05stale\x18\x06 \x01(\x08\"D\n\x11GetServiceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\"8\n\x12GetServiceResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\"_\n\x13ListServicesRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x12\n\npage_token\x18\x04 \x01(\t\"f\n\x14ListServicesResponse\x12#\n\x08services\x18\x01 \x03(\x0b\x32\x11.meshd.v1.Service\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"P\n\x14WatchServicesRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\x12\x11\n\tnamespace\x18\x02 \x01(\t\"U\n\x0cServiceEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\"\n\x07service\x18\x02 \x01(\x0b\x32\x11.meshd.v1.Service\"s\n\x15WatchServicesResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.meshd.v1.ServiceEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08\"l\n\x13\x41pplyServiceRequest\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\x12\x11\n\x04wait\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x15\n\rvalidate_only\x18\x03 \x01(\x08\x42\x07\n\x05_wait\"L\n\x14\x41pplyServiceResponse\x12\"\n\x07service\x18\x01 \x01(\x0b\x32\x11.meshd.v1.Service\x12\x10\n\x08revision\x18\x02 \x01(\x04\"S\n\x14\x44\x65leteServiceRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\x04wait\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_wait\":\n\x15\x44\x65leteServiceResponse\x12\x0f\n\x07\x65xisted\x18\x01 \x01(\x08\x12\x10\n\x08revision\x18\x02 \x01(\x04*H\n\x08Protocol\x12\x18\n\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n\x0cPROTOCOL_TCP\x10\x01\x12\x10\n\x0cPROTOCOL_UDP\x10\x02*`\n\x08\x41\x66\x66inity\x12\x18\n\x14\x41\x46\x46INITY_UNSPECIFIED\x10\x00\x12\x11\n\rAFFINITY_NONE\x10\x01\x12\x12\n\x0e\x41\x46\x46INITY_LOCAL\x10\x02\x12\x13\n\x0f\x41\x46\x46INITY_REMOTE\x10\x03*d\n\x07OnStale\x12\x18\n\x14ON_STALE_UNSPECIFIED\x10\x00\x12\x11\n\rON_STALE_KEEP\x10\x01\x12\x19\n\x15ON_STALE_DEPRIORITISE\x10\x02\x12\x11\n\rON_STALE_DROP\x10\x03*\x8a\x01\n\nProgrammed\x12\x1a\n\x16PROGRAMMED_UNSPECIFIED\x10\x00\x12\x16\n\x12PROGRAMMED_SETTLED\x10\x01\x12\x16\n\x12PROGRAMMED_PENDING\x10\x02\x12\x15\n\x11PROGRAMMED_FAILED\x10\x03\x12\x19\n\x15PROGRAMMED_OVERRIDDEN\x10\x04\x32\x9d\x03\n\x0eServiceService\x12G\n\nGetService\x12\x1b.meshd.v1.GetServiceRequest\x1a\x1c.meshd.v1.GetServiceResponse\x12M\n\x0cListServices\x12\x1d.meshd.v1.ListServicesRequest\x1a\x1e.meshd.v1.ListServicesResponse\x12R\n\rWatchServices\x12\x1e.meshd.v1.WatchServicesRequest\x1a\x1f.meshd.v1.WatchServicesResponse0\x01\x12M\n\x0c\x41pplyService\x12\x1d.meshd.v1.ApplyServiceRequest\x1a\x1e.meshd.v1.ApplyServiceResponse\x12P\n\rDeleteService\x12\x1e.meshd.v1.DeleteServiceRequest\x1a\x1f.meshd.v1.DeleteServiceResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshd.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PROTOCOL']._serialized_start=1792
-  _globals['_PROTOCOL']._serialized_end=1864
-  _globals['_AFFINITY']._serialized_start=1866
-  _globals['_AFFINITY']._serialized_end=1962
-  _globals['_ONSTALE']._serialized_start=1964
-  _globals['_ONSTALE']._serialized_end=2064
-  _globals['_PROGRAMMED']._serialized_start=2067
-  _globals['_PROGRAMMED']._serialized_end=2205
+  _globals['_PROTOCOL']._serialized_start=1819
+  _globals['_PROTOCOL']._serialized_end=1891
+  _globals['_AFFINITY']._serialized_start=1893
+  _globals['_AFFINITY']._serialized_end=1989
+  _globals['_ONSTALE']._serialized_start=1991
+  _globals['_ONSTALE']._serialized_end=2091
+  _globals['_PROGRAMMED']._serialized_start=2094
+  _globals['_PROGRAMMED']._serialized_end=2232
   _globals['_FRONTEND']._serialized_start=58
   _globals['_FRONTEND']._serialized_end=156
   _globals['_SERVICE']._serialized_start=159
-  _globals['_SERVICE']._serialized_end=684
-  _globals['_SERVICESTATUS']._serialized_start=687
-  _globals['_SERVICESTATUS']._serialized_end=842
-  _globals['_GETSERVICEREQUEST']._serialized_start=844
-  _globals['_GETSERVICEREQUEST']._serialized_end=912
-  _globals['_GETSERVICERESPONSE']._serialized_start=914
-  _globals['_GETSERVICERESPONSE']._serialized_end=970
-  _globals['_LISTSERVICESREQUEST']._serialized_start=972
-  _globals['_LISTSERVICESREQUEST']._serialized_end=1067
-  _globals['_LISTSERVICESRESPONSE']._serialized_start=1069
-  _globals['_LISTSERVICESRESPONSE']._serialized_end=1171
-  _globals['_WATCHSERVICESREQUEST']._serialized_start=1173
-  _globals['_WATCHSERVICESREQUEST']._serialized_end=1253
-  _globals['_SERVICEEVENT']._serialized_start=1255
-  _globals['_SERVICEEVENT']._serialized_end=1340
-  _globals['_WATCHSERVICESRESPONSE']._serialized_start=1342
-  _globals['_WATCHSERVICESRESPONSE']._serialized_end=1457
-  _globals['_APPLYSERVICEREQUEST']._serialized_start=1459
-  _globals['_APPLYSERVICEREQUEST']._serialized_end=1567
-  _globals['_APPLYSERVICERESPONSE']._serialized_start=1569
-  _globals['_APPLYSERVICERESPONSE']._serialized_end=1645
-  _globals['_DELETESERVICEREQUEST']._serialized_start=1647
-  _globals['_DELETESERVICEREQUEST']._serialized_end=1730
-  _globals['_DELETESERVICERESPONSE']._serialized_start=1732
-  _globals['_DELETESERVICERESPONSE']._serialized_end=1790
-  _globals['_SERVICESERVICE']._serialized_start=2208
-  _globals['_SERVICESERVICE']._serialized_end=2621
+  _globals['_SERVICE']._serialized_end=711
+  _globals['_SERVICESTATUS']._serialized_start=714
+  _globals['_SERVICESTATUS']._serialized_end=869
+  _globals['_GETSERVICEREQUEST']._serialized_start=871
+  _globals['_GETSERVICEREQUEST']._serialized_end=939
+  _globals['_GETSERVICERESPONSE']._serialized_start=941
+  _globals['_GETSERVICERESPONSE']._serialized_end=997
+  _globals['_LISTSERVICESREQUEST']._serialized_start=999
+  _globals['_LISTSERVICESREQUEST']._serialized_end=1094
+  _globals['_LISTSERVICESRESPONSE']._serialized_start=1096
+  _globals['_LISTSERVICESRESPONSE']._serialized_end=1198
+  _globals['_WATCHSERVICESREQUEST']._serialized_start=1200
+  _globals['_WATCHSERVICESREQUEST']._serialized_end=1280
+  _globals['_SERVICEEVENT']._serialized_start=1282
+  _globals['_SERVICEEVENT']._serialized_end=1367
+  _globals['_WATCHSERVICESRESPONSE']._serialized_start=1369
+  _globals['_WATCHSERVICESRESPONSE']._serialized_end=1484
+  _globals['_APPLYSERVICEREQUEST']._serialized_start=1486
+  _globals['_APPLYSERVICEREQUEST']._serialized_end=1594
+  _globals['_APPLYSERVICERESPONSE']._serialized_start=1596
+  _globals['_APPLYSERVICERESPONSE']._serialized_end=1672
+  _globals['_DELETESERVICEREQUEST']._serialized_start=1674
+  _globals['_DELETESERVICEREQUEST']._serialized_end=1757
+  _globals['_DELETESERVICERESPONSE']._serialized_start=1759
+  _globals['_DELETESERVICERESPONSE']._serialized_end=1817
+  _globals['_SERVICESERVICE']._serialized_start=2235
+  _globals['_SERVICESERVICE']._serialized_end=2648
 # @@protoc_insertion_point(module_scope)

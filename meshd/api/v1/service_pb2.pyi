@@ -168,6 +168,7 @@ class Service(_message.Message):
     MIN_HEALTHY_PERCENT_FIELD_NUMBER: _builtins.int
     RAMP_SECONDS_FIELD_NUMBER: _builtins.int
     ON_STALE_FIELD_NUMBER: _builtins.int
+    CLOSE_ON_FAILOVER_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     affinity_timeout_seconds: _builtins.int
@@ -195,6 +196,10 @@ class Service(_message.Message):
     ramp_seconds: _builtins.int
     """For so long the share of a cluster grows that serves again; 0: it has it at once. At most 86400."""
     on_stale: Global___OnStale.ValueType
+    close_on_failover: _builtins.bool
+    """When the node of a backend is confirmed to be down and others serve, established connections to that backend are closed, TCP and
+    UDP, on each node by what it sees itself. Without it a failover closes none.
+    """
     @_builtins.property
     def frontends(self) -> _containers.RepeatedCompositeFieldContainer[Global___Frontend]: ...
     @_builtins.property
@@ -224,10 +229,11 @@ class Service(_message.Message):
         min_healthy_percent: _builtins.int | None = ...,
         ramp_seconds: _builtins.int = ...,
         on_stale: Global___OnStale.ValueType = ...,
+        close_on_failover: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "global", b"global", "min_healthy_percent", b"min_healthy_percent", "shared", b"shared", "status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "on_stale", b"on_stale", "publish_not_ready", b"publish_not_ready", "ramp_seconds", b"ramp_seconds", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_global", b"_global", "_min_healthy_percent", b"_min_healthy_percent", "_shared", b"_shared", "affinity", b"affinity", "affinity_timeout_seconds", b"affinity_timeout_seconds", "close_on_failover", b"close_on_failover", "close_tcp", b"close_tcp", "external", b"external", "failover", b"failover", "frontends", b"frontends", "global", b"global", "internal_traffic_local", b"internal_traffic_local", "min_healthy_percent", b"min_healthy_percent", "name", b"name", "namespace", b"namespace", "on_stale", b"on_stale", "publish_not_ready", b"publish_not_ready", "ramp_seconds", b"ramp_seconds", "shared", b"shared", "source", b"source", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__global: _TypeAlias = _typing.Literal["global"]  # noqa: Y015
     _WhichOneofArgType__global: _TypeAlias = _typing.Literal["_global", b"_global"]  # noqa: Y015

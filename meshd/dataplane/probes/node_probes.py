@@ -15,6 +15,9 @@ from dataclasses import dataclass
 import structlog
 
 from meshd.config import Config
+from meshd.dataplane.attempts import Attempts
+from meshd.dataplane.probes.confirmation import Connects, hears_others
+from meshd.dataplane.probes.confirming import Confirming, Seen, Silent
 from meshd.dataplane.probes.targets import PORT, Asked, asked
 from meshd.dataplane.probes.verdict import Judge, against_us
 from meshd.errors import KernelError
@@ -37,6 +40,7 @@ class Answering:
     """One node, as it is seen now. ``since_s``: Unix time since when; ``rtt_s`` and ``loss`` (0..1) of late.
 
     ``suspicion``: why it is not down although it is silent. ``is_reference``: only asked to know that this node hears.
+    ``connects``: of one that is down, what connections to its backends saw; None: not known.
     """
 
     cluster: str
@@ -48,14 +52,21 @@ class Answering:
     loss: float
     suspicion: str
     is_reference: bool
+    connects: Connects | None = None
 
 
 class NodeProbes:
-    """`run` in the node's namespace. Outages that the mesh holds at the start stand until their nodes answer again."""
+    """`run` in the node's namespace. Outages that the mesh holds at the start stand until their nodes answer again.
 
-    def __init__(self, config: Config, mesh: Mesh) -> None:
+    ``attempts``: what the hooks noted of connections; None: nothing. ``seen`` hears what they saw of nodes that are down.
+    """
+
+    def __init__(
+        self, config: Config, mesh: Mesh, attempts: Attempts | None = None, seen: Seen = lambda *_: None
+    ) -> None:
         self._config = config
         self._mesh = mesh
+        self._confirming = Confirming(mesh, attempts, seen)
         self._own = health_addresses(config.cni.pod_cidrs)
         self._references = [parse_address(text) for text in config.probes.references]
         self._targets: dict[int, Asked] = {}
@@ -115,6 +126,7 @@ class NodeProbes:
             judge.loss(),
             judge.suspicion,
             target.is_reference,
+            self._confirming.connects(target.cluster, target.node),
         )
 
     def problems(self) -> list[str]:
@@ -125,7 +137,8 @@ class NodeProbes:
                 f"node {each.cluster}/{each.node}" if each.node else f"address {format_address(each.address)}"
             )
             if each.reachability is Reachability.DOWN and not each.is_reference:
-                found.append(f"{name} does not answer: its backends are used only where nobody else serves")
+                said = f"{name} does not answer: its backends are used only where nobody else serves"
+                found.append(said + _seen_by(each.connects))
             elif each.suspicion:
                 found.append(f"{name} does not answer, but this may be this node's fault: {each.suspicion}")
         return found
@@ -192,8 +205,27 @@ class NodeProbes:
             if after is not before and not target.is_reference:
                 self._note(target, judge, sample, health)
                 changed = changed or Reachability.DOWN in (before, after)
-        if changed:
+        if self._confirm(samples, references, newest, health) or changed:
             self._tell()
+
+    def _confirm(
+        self, samples: Mapping[int, Sample], references: list[Sample], newest: float, health: Health
+    ) -> bool:
+        silent = {
+            name: Silent(*name, samples[number]) for name, number in self._down().items() if number in samples
+        }
+
+        def hears_others_since(sample: Sample, since: float) -> bool:
+            return hears_others(sample, references, newest, since)
+
+        return self._confirming.look(silent, health, self._interval_s, hears_others_since)
+
+    def _down(self) -> dict[tuple[str, str], int]:
+        return {
+            (target.cluster, target.node): number
+            for number, target in self._targets.items()
+            if not target.is_reference and self._judges[number].state is Reachability.DOWN
+        }
 
     def _note(self, target: Asked, judge: Judge, sample: Sample, health: Health) -> None:
         if judge.state is Reachability.DOWN:
@@ -204,12 +236,8 @@ class NodeProbes:
 
     def _tell(self) -> None:
         """The mesh holds an outage of each node that is down, and of none that answers."""
-        down = {
-            (target.cluster, target.node): number
-            for number, target in self._targets.items()
-            if not target.is_reference and self._judges[number].state is Reachability.DOWN
-        }
-        outages = [self._outage(*name, number) for name, number in down.items()]
+        down = self._down()
+        outages = [self._confirming.judged(self._outage(*name, number)) for name, number in down.items()]
         # Of a cluster that has not listed since the start nobody knows whom to ask.
         outages += [
             each
@@ -232,6 +260,14 @@ class NodeProbes:
         since_s = time.time() - (time.monotonic() - since)
         silent_s = max(since - sample.answered_at, 0.0) if sample is not None and sample.answered_at else 0.0
         return Outage(cluster, node, since_s, "it does not answer probes", silent_s=silent_s)
+
+
+def _seen_by(connects: Connects | None) -> str:
+    """What is added to a sentence on a node that does not answer."""
+    if connects is None:
+        return ""
+    contradicted = "; its backends do answer, so no connection is closed for it" if connects.answered else ""
+    return f"; connects: {connects}{contradicted}"
 
 
 def nobody_doubts(_: Sample) -> str:

@@ -88,6 +88,7 @@ class Replies:
             min_healthy_percent=value.min_healthy_percent,
             ramp_seconds=value.ramp_s,
             close_tcp=value.close_tcp,
+            close_on_failover=value.close_on_failover,
             on_stale=ON_STALE[value.on_stale],
             source=value.source,
             status=self.service_status(value),

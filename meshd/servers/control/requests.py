@@ -123,6 +123,7 @@ def service_from(message: service_pb2.Service) -> Service:
         min_healthy_percent=message.min_healthy_percent if message.HasField("min_healthy_percent") else None,
         ramp_s=message.ramp_seconds,
         close_tcp=message.close_tcp,
+        close_on_failover=message.close_on_failover,
         on_stale=ON_STALE[message.on_stale],
     )
 

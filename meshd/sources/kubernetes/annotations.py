@@ -19,6 +19,7 @@ SOCKET_LB = "meshd.io/socket-lb"
 SHORT_CIRCUIT = "meshd.io/short-circuit"
 WEIGHT = "meshd.io/weight"
 CLOSE_TCP = "meshd.io/close-tcp-on-removal"
+CLOSE_ON_FAILOVER = "meshd.io/close-on-failover"
 ON_STALE = "meshd.io/on-stale"
 SERVICE_GLOBAL = ("meshd.io/global", "service.cilium.io/global", "io.cilium/global-service")
 SERVICE_SHARED = ("meshd.io/shared", "service.cilium.io/shared", "io.cilium/shared-service")

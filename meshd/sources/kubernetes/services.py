@@ -26,6 +26,7 @@ from meshd.model import (
     parse_address,
 )
 from meshd.sources.kubernetes.annotations import (
+    CLOSE_ON_FAILOVER,
     CLOSE_TCP,
     SERVICE_GLOBAL,
     SERVICE_SHARED,
@@ -89,6 +90,7 @@ def service(found: ServiceObject, name: ObjectName, source: str) -> tuple[Servic
         min_healthy_percent=said.min_healthy_percent(),
         ramp_s=said.ramp_s(),
         close_tcp=said.truth(CLOSE_TCP) is True,
+        close_on_failover=said.truth(CLOSE_ON_FAILOVER) is True,
         on_stale=said.on_stale(),
         traffic_distribution=_traffic_distribution(spec, remarks),
     ), remarks

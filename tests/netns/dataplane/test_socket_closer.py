@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from meshd.dataplane.dataplane import Dataplane
-from meshd.dataplane.socket_closer import Stale
+from meshd.dataplane.socket_closer import Because, Stale
 from meshd.errors import RowsFailed
 from meshd.model import Backend, Frontend, Protocol, Service, ServiceName, parse_address
 from meshd.state import Mesh
@@ -68,7 +68,7 @@ async def test_connected_udp_sockets_of_a_backend_that_went_are_destroyed_and_co
                 lost.recv(64)
             kept.send(b"?")
             assert kept.recv(64).split()[0].decode() == stays
-            assert dataplane.closer.destroyed == {("default/rebel-base", "udp"): 1}
+            assert dataplane.closer.destroyed == {("default/rebel-base", "udp", Because.REMOVAL): 1}
 
 
 async def test_a_backend_that_is_serving_while_it_ends_keeps_its_sockets(node: Node) -> None:
@@ -135,7 +135,7 @@ async def test_tcp_connections_are_closed_only_where_the_service_asks_for_it(
             await destroyed(dataplane, 2 if asked_for else 1)
             assert is_open(tcp) != asked_for
             assert not is_open(witness)
-            assert dataplane.closer.destroyed["default/rebel-base", "tcp"] == int(asked_for)
+            assert dataplane.closer.destroyed["default/rebel-base", "tcp", Because.REMOVAL] == int(asked_for)
 
 
 def silent(servers: Servers, node: Node) -> None:

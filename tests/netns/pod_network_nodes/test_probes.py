@@ -22,9 +22,9 @@ TUNNEL = "udp dport 8472"
 
 
 class Mesh:
-    """Two nodes of cm-1 and one of cm-2, each with a backend of its own of one global service."""
+    """Two nodes of cm-1 and one of cm-2, with one global service that has a backend in each cluster."""
 
-    def __init__(self, fabric: Fabric, routing: str) -> None:
+    def __init__(self, fabric: Fabric, routing: str, **annotations: str) -> None:
         fabric.join("cm-1", "cm-2")
         self.fabric = fabric
         self.here = fabric.node(1, "cm-1", routing)
@@ -32,10 +32,12 @@ class Mesh:
         self.there = fabric.node(3, "cm-2", routing)
         for node in (self.here, self.beside, self.there):
             node.start()
+        self.backends: list[str] = []
         for node in (self.here, self.there):
             _, added = node.add("backend")
+            self.backends.append(added.addresses[0])
             shared = service("web", VIP)
-            shared["metadata"]["annotations"] = {"service.cilium.io/global": "true"}  # type: ignore[index] # a dict
+            shared["metadata"]["annotations"] = {"service.cilium.io/global": "true"} | annotations  # type: ignore[index] # a dict
             node.agent.write("services", shared, endpoint_slice("web", added.addresses[0]))
         for node in (self.here, self.there):
             node.agent.wait(lambda node=node: in_use(node) == 2)  # type: ignore[misc] # a bound default

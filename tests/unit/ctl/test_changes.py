@@ -57,10 +57,20 @@ async def test_a_service_and_its_backends_are_applied_listed_and_deleted(tmp_pat
 async def test_what_get_prints_can_be_applied_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as agent:
         await meshctl(
-            agent, *FLAGS, "--global", "--session-affinity", "30", "--close-tcp", "--on-stale", "drop"
+            agent,
+            *FLAGS,
+            *(
+                "--global",
+                "--session-affinity",
+                "30",
+                "--close-tcp",
+                "--on-stale",
+                "drop",
+                "--close-on-failover",
+            ),
         )
         before = list(agent.mesh.services.values())
-        assert before[0].on_stale is OnStale.DROP
+        assert (before[0].on_stale, before[0].close_on_failover) == (OnStale.DROP, True)
         for form in ("yaml", "json"):
             printed = (await meshctl(agent, "service", "get", "web", "-o", form)).out
             await meshctl(agent, "service", "delete", "web")

@@ -97,12 +97,13 @@ async def test_what_was_applied_and_deleted_is_remembered_by_the_next_start(tmp_
 async def test_a_ladder_is_kept_over_a_restart_and_shown_as_it_was_said(tmp_path: Path) -> None:
     ladder = "local, cluster:cm-2 weight 3 + cluster:cm-3 weight 1, any"
     async with serving(tmp_path) as agent:
-        laddered = web(failover=ladder, min_healthy_percent=40, ramp_seconds=60)
+        laddered = web(failover=ladder, min_healthy_percent=40, ramp_seconds=60, close_on_failover=True)
         await agent.services.ApplyService(apply(laddered), timeout=TIMEOUT_S)
     async with serving(tmp_path) as agent:
         request = service_pb2.GetServiceRequest(namespace="default", name="web")
         found = (await agent.services.GetService(request, timeout=TIMEOUT_S)).service
         assert (found.failover, found.min_healthy_percent, found.ramp_seconds) == (ladder, 40, 60)
+        assert found.close_on_failover
 
 
 async def test_a_bad_ladder_and_a_bad_minimum_are_named(tmp_path: Path) -> None:

@@ -257,6 +257,11 @@ def test_what_becomes_of_stale_backends_is_said_by_annotation() -> None:
     assert service_value().on_stale is None
 
 
+def test_closing_connections_on_failover_is_asked_for_by_annotation() -> None:
+    assert service_value(annotations="{meshd.io/close-on-failover: 'true'}").close_on_failover
+    assert not service_value(annotations="{meshd.io/close-tcp-on-removal: 'true'}").close_on_failover
+
+
 def test_closing_tcp_connections_is_asked_for_by_annotation() -> None:
     assert service_value(annotations="{meshd.io/close-tcp-on-removal: 'true'}").close_tcp
     assert not service_value().close_tcp
@@ -365,6 +370,7 @@ def test_a_bad_field_of_a_service_is_named_by_its_path(spec: str, field: str) ->
         ("{meshd.io/min-healthy-percent: '101'}", "metadata.annotations[meshd.io/min-healthy-percent]"),
         ("{meshd.io/on-stale: maybe}", "metadata.annotations[meshd.io/on-stale]"),
         ("{meshd.io/close-tcp-on-removal: '1'}", "metadata.annotations[meshd.io/close-tcp-on-removal]"),
+        ("{meshd.io/close-on-failover: 'yes'}", "metadata.annotations[meshd.io/close-on-failover]"),
         ("{a: b, service.cilium.io/global: true}", "metadata.annotations[service.cilium.io/global]"),
     ],
 )
