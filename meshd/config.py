@@ -192,7 +192,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     ``node_name``: what this node is called in its cluster, by Kubernetes too; default: $NODE_NAME.
     ``cluster_name``: what this cluster is called in the mesh.
     ``cluster_id``: its number in the mesh, 1 to 255 or 511; 0: in no mesh.
-    ``zone``: where this node is, for services that prefer backends near by.
+    ``zone``, ``region``: where this node is, for services that prefer backends near by.
     ``node_addresses``: by which other nodes reach this one; of a family that is not named, the address of the default
     route's device.
     ``cgroup``: socket hooks act on processes in this cgroup v2 subtree; default: its root, all of the machine.
@@ -210,6 +210,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ca
     cluster_name: str = "default"
     cluster_id: int = 0
     zone: str = ""
+    region: str = ""
     node_addresses: tuple[str, ...] = ()
     cgroup: Path | None = None
     bpffs: Path = Path("/sys/fs/bpf/meshd")

@@ -6,7 +6,7 @@
 #include "lib/packet.h"
 #include "maps/drops.h"
 
-/* What workloads are in a tunnel until identities are given out, and what nodes are. */
+/* What workloads without an identity are in a tunnel, and all to nodes that take none; and what nodes are. */
 #define IDENTITY_UNMANAGED   3
 #define IDENTITY_REMOTE_NODE 6
 

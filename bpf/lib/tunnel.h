@@ -49,13 +49,13 @@ static __noinline enum drop_reason enter_tunnel(struct __sk_buff *skb, const str
 	const struct pod_network_settings *settings;
 	struct bpf_tunnel_key key = {
 		.tunnel_ttl = TUNNEL_TTL,
-		.tunnel_id = identity_of(&tuple->source),
 	};
 	__u32 only = 0, flags;
 
 	settings = bpf_map_lookup_elem(&pod_network_settings, &only);
 	if (!settings || !behind || (behind->kind != DESTINATION_TUNNEL && behind->kind != DESTINATION_NODE))
 		return DROP_TUNNEL_UNKNOWN_NODE;
+	key.tunnel_id = identity_for(behind, &tuple->source);
 	if (!key.tunnel_id)
 		return DROP_TUNNEL_SOURCE;
 	if (address_is_v4(&behind->tunnel)) {

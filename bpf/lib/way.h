@@ -65,14 +65,14 @@ static __noinline void way_to_uplink(struct __sk_buff *skb, struct work *work, c
 		work->way.kind = WAY_UPLINK;
 }
 
-/* The number of who speaks; 0: nobody of this node. */
-static __always_inline __u32 identity_of(const struct address *source)
+/* The number of who speaks, as the node `behind` the tunnel takes it; 0: nobody of this node. */
+static __always_inline __u32 identity_for(const struct destination *behind, const struct address *source)
 {
 	const struct pod *pod = bpf_map_lookup_elem(&pods, source);
 	const struct destination *destination;
 
 	if (pod)
-		return pod->identity;
+		return behind->flags & DESTINATION_TAKES_IDENTITY ? pod->identity : IDENTITY_UNMANAGED;
 	destination = destination_of(source);
 	return destination && destination->kind == DESTINATION_HOST ? IDENTITY_REMOTE_NODE : 0;
 }
@@ -105,7 +105,7 @@ static __noinline void way_to_node(struct __sk_buff *skb, struct work *work, __b
  * the tunnel's own packets are cut, which the device does.
  */
 static __always_inline void way_to_tunnel(struct __sk_buff *skb, struct work *work, const struct tuple *to,
-					  const struct address *tunnel)
+					  const struct destination *behind)
 {
 	__u32 only = 0, mtu = 0;
 	const struct pod_network_settings *settings = bpf_map_lookup_elem(&pod_network_settings, &only);
@@ -118,11 +118,11 @@ static __always_inline void way_to_tunnel(struct __sk_buff *skb, struct work *wo
 	way->kind = WAY_TUNNEL;
 	way->ifindex = settings->tunnel_ifindex;
 	way->mtu = mtu ? mtu : NO_MTU;
-	if (work->origin.hook != HOOK_FROM_POD || !address_is_v4(tunnel) || address_is_zero(&settings->node_v4))
+	if (work->origin.hook != HOOK_FROM_POD || !address_is_v4(&behind->tunnel) || address_is_zero(&settings->node_v4))
 		return;
-	way->identity = identity_of(&to->source);
+	way->identity = identity_for(behind, &to->source);
 	if (way->identity)
-		way_to_node(skb, work, address_to_v4(tunnel), address_to_v4(&settings->node_v4));
+		way_to_node(skb, work, address_to_v4(&behind->tunnel), address_to_v4(&settings->node_v4));
 }
 
 /* Where a packet goes that is, or will be, between the ends of `to`. */
@@ -164,7 +164,7 @@ static __always_inline void look_for_way(struct __sk_buff *skb, struct work *wor
 		__attribute__((fallthrough));
 	case DESTINATION_TUNNEL:
 		if (!origin->via_stack)
-			way_to_tunnel(skb, work, to, &destination->tunnel);
+			way_to_tunnel(skb, work, to, destination);
 		return;
 	default:
 		if (!origin->via_stack)

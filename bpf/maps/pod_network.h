@@ -24,7 +24,7 @@ enum pod_flag {
 struct pod {
 	__u64 netns_cookie;
 	__u32 ifindex;
-	__u32 identity; /* 24 bits, what it is in a tunnel */
+	__u32 identity; /* 24 bits, what it is in a tunnel to a node that takes it */
 	enum pod_flag flags;
 	__u8 mac[6]; /* the pod's end */
 	__u8 host_mac[6];
@@ -46,6 +46,10 @@ enum destination_kind {
 	DESTINATION_STACK,    /* left to the host's stack by configuration */
 };
 
+enum destination_flag {
+	DESTINATION_TAKES_IDENTITY = 1, /* the node there knows pods by their identities; others are told that of all */
+};
+
 struct destination_key {
 	__u32 prefix_length; /* of the 128 bits; 96 + n for IPv4 */
 	struct address address;
@@ -60,6 +64,7 @@ struct destination {
 	__u32 identity_first;
 	__u32 identity_last;
 	__u32 source;
+	enum destination_flag flags;
 };
 
 /* A device that leads out of the node, by ifindex. Zero: it has no address of that family to masquerade with. */

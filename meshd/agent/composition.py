@@ -60,6 +60,7 @@ from meshd.model import Node
 from meshd.model.attachment import CNI
 from meshd.model.cluster import ETCD, REMOTE_PREFIX
 from meshd.model.outage import PROBES
+from meshd.model.workload import IDENTITIES
 from meshd.servers.control.changes import Changes
 from meshd.servers.control.server import ControlServer
 from meshd.servers.introspection import Introspection, Routing
@@ -178,7 +179,7 @@ class Agent:
             return self._config.cni.is_used
         if source == KUBERNETES:
             return self._config.kubernetes.is_used
-        if source == ETCD:
+        if source in (ETCD, IDENTITIES):
             return self._config.clustermesh.etcd is not None
         if source == PROBES:
             return self._probes_nodes()

@@ -44,4 +44,6 @@ class OwnNode:
             config.zone,
             routing=config.pod_network.routing,
             health=health_addresses(config.cni.pod_cidrs),
+            takes_identities=True,
+            region=config.region,
         )

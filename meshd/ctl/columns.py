@@ -167,6 +167,8 @@ NODES: tuple[Column[node_pb2.Node], ...] = (
     Column("STATE", node_state),
     Column("SOURCE", lambda one: source(one.source, one.stale)),
     Column("ZONE", lambda one: one.zone or "-", wide=True),
+    Column("REGION", lambda one: one.region or "-", wide=True),
+    Column("IDENTITIES", lambda one: yes(one.takes_identities), wide=True),
     Column("REVISION", lambda one: str(one.revision), wide=True),
 )
 

@@ -1,8 +1,8 @@
 """How the pods of another node are reached: by plain routing, or in a tunnel. A pure decision, which both ends make alike.
 
 It depends on what both ends say of themselves, and where that leaves it open on whether they share a link: then plain
-routing needs nobody else's consent. A tunnel carries who speaks as a number that only we agree on, so there is none to a
-node that is not one of ours.
+routing needs nobody else's consent. A node that is not one of ours does not say how it would be reached, so there is no
+tunnel to it.
 """
 
 from __future__ import annotations

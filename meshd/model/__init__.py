@@ -15,7 +15,7 @@ from meshd.model.service import (
     ServiceName,
     TrafficDistribution,
 )
-from meshd.model.workload import Workload
+from meshd.model.workload import Identity, Workload
 
 __all__ = [
     "Address",
@@ -26,6 +26,7 @@ __all__ = [
     "Cluster",
     "ClusterState",
     "Frontend",
+    "Identity",
     "Namespace",
     "Node",
     "NodeState",

@@ -50,6 +50,7 @@ class Node:
     ``extra``: addresses of its pods outside these. ``routing``: how its pods may be reached (native, vxlan, auto); empty: it
     is no node of ours, or nobody said. ``health``: addresses of its own among those of its pods, which answer whoever asks
     whether it is there. ``identities``: first and last of what workloads of its cluster may be.
+    ``takes_identities``: in a tunnel it is told of each pod who it is, not only that it is one.
     ``reason``: why it is refused, or why its newest record is.
     """
 
@@ -65,6 +66,8 @@ class Node:
     identities: tuple[int, int] = (0, 0)
     state: NodeState = NodeState.FRESH
     reason: str = ""
+    takes_identities: bool = False
+    region: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:

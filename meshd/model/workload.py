@@ -24,6 +24,27 @@ class PodLink:
     observed: bool = False
 
 
+IDENTITIES = "identities"
+"""The source of identities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Of the pod ``namespace/name`` of this node: the ``number`` that all pods of its cluster with such labels have."""
+
+    namespace: str
+    name: str
+    number: int
+    source: str = IDENTITIES
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.source, self.namespace, self.name
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Workload:
     """A pod of this node.

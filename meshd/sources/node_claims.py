@@ -11,8 +11,8 @@ from clustermesh.node_record import Node as NodeRecord
 from meshd.model import Address, Node, format_address
 from meshd.model.address import from_ip
 from meshd.sources.claims import Network
-from meshd.sources.kubernetes.objects import ZONE_LABEL
-from meshd.sources.own_records import ROUTING_ANNOTATION
+from meshd.sources.kubernetes.objects import REGION_LABEL, ZONE_LABEL
+from meshd.sources.own_records import ROUTING_ANNOTATION, VNI_ANNOTATION, VNI_IDENTITY
 
 
 def node_of(source: str, record: NodeRecord, most_clusters: int) -> Node:
@@ -24,16 +24,20 @@ def node_of(source: str, record: NodeRecord, most_clusters: int) -> Node:
         record.ipv6_network,
         *record.ipv6_secondary_networks,
     )
+    labels, said = record.labels or {}, record.annotations or {}
+    routing = said.get(ROUTING_ANNOTATION, "")
     return Node(
         record.cluster,
         record.name,
         source,
         tuple(map(from_ip, addresses)),
         tuple(str(cidr) for cidr in cidrs if cidr is not None),
-        (record.labels or {}).get(ZONE_LABEL, ""),
+        labels.get(ZONE_LABEL, ""),
         health=_health(record, [cidr for cidr in cidrs if cidr is not None]),
-        routing=(record.annotations or {}).get(ROUTING_ANNOTATION, ""),
+        routing=routing,
         identities=identity_range(record.cluster_id, most_clusters),
+        region=labels.get(REGION_LABEL, ""),
+        takes_identities=not routing or said.get(VNI_ANNOTATION) == VNI_IDENTITY,
     )
 
 

@@ -1,4 +1,7 @@
-"""Keeps etcd told of this node: its own record, its pods' addresses with their identities, and which identities it uses."""
+"""Keeps etcd told of this node: its own record, its pods' addresses with their identities, and which identities it uses.
+
+And the mesh of the identities, for the rows of pods.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,15 @@ from clustermesh import keys
 from clustermesh.identity_allocator import IdentityAllocator
 from clustermesh.kv import Kv
 from clustermesh.own_keys import OwnKeys
-from meshd.sources.own_records import identity_labels_of, is_of_node, is_use_of_node, own_node, own_records
+from meshd.model.workload import IDENTITIES
+from meshd.sources.own_records import (
+    identity_labels_of,
+    is_of_node,
+    is_use_of_node,
+    own_node,
+    own_records,
+    told_identities,
+)
 from meshd.state import Compacted, Mesh
 from meshd.state.mesh import WORKLOAD_PRECEDENCE
 
@@ -74,18 +85,37 @@ class OwnPublication:
         """Everything as it is now; only what differs from what was said is written."""
         identities = self._identities
         now = own_records(
-            self._mesh, self._cluster, self._cluster_id, self._name, identities.numbers, identities.pending
+            self._mesh,
+            self._cluster,
+            self._cluster_id,
+            self._name,
+            identities.numbers,
+            identities.pending,
+            self._said,
         )
         self._own.update(now, self._said.keys() - now.keys())
         self._said = now
+        self._tell_mesh()
         self._clear()
+
+    def _tell_mesh(self) -> None:
+        identities = self._identities
+        puts, deletes = told_identities(
+            self._mesh, self._cluster, identities.numbers, identities.pending, all_known=self._all_known()
+        )
+        self._mesh.apply(IDENTITIES, puts, deletes)
+
+    def _all_known(self) -> bool:
+        return all(self._mesh.is_complete(name) for name in WORKLOAD_PRECEDENCE)
 
     def _clear(self) -> None:
         """What an earlier process left of pods that are gone, once: when all are known."""
         if self._cleared or self._identities.pending:
             return
-        if all(self._mesh.is_complete(name) for name in WORKLOAD_PRECEDENCE):
+        if self._all_known():
             self._cleared = True
+            self._tell_mesh()
+            self._mesh.mark_complete(IDENTITIES)
             self._own.clear_leftovers(keys.addresses_prefix(self._cluster), self._is_our_address)
             self._own.clear_leftovers(keys.IDENTITY_USES, self._is_our_use)
 

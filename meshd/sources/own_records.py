@@ -13,14 +13,20 @@ from clustermesh.errors import InvalidRecord
 from clustermesh.identity_labels import identity_labels
 from clustermesh.node_record import Node as NodeRecord
 from clustermesh.node_record import NodeAddress, encode_node
-from meshd.model import Address, Node, format_address
+from meshd.model import Address, Identity, Node, format_address
 from meshd.model.cluster import OWN_NODE
-from meshd.sources.kubernetes.objects import ZONE_LABEL
+from meshd.sources.kubernetes.objects import REGION_LABEL, ZONE_LABEL
 from meshd.state import Mesh
 from meshd.state.mesh import PRECEDENCE
 
 ROUTING_ANNOTATION = "meshd.io/routing"
 """How a node's pods may be reached: native, vxlan or auto. A node without it is not one of ours."""
+
+
+VNI_ANNOTATION = "meshd.io/vni"
+VNI_IDENTITY = "identity"
+"""Of a node of ours that takes the identities of pods out of tunnels, as the number of a VXLAN network (RFC 7348). One
+without it is of a build that is told the same number of all pods; one that is none of ours does as Cilium: it takes them."""
 
 
 def own_node(mesh: Mesh, cluster: str, name: str) -> Node:
@@ -34,8 +40,10 @@ def own_node(mesh: Mesh, cluster: str, name: str) -> Node:
                 addresses=made.addresses or node.addresses,
                 pod_cidrs=made.pod_cidrs or node.pod_cidrs,
                 zone=made.zone or node.zone,
+                region=made.region or node.region,
                 routing=made.routing or node.routing,
                 health=made.health or node.health,
+                takes_identities=made.takes_identities or node.takes_identities,
             )
     return made
 
@@ -62,11 +70,12 @@ def own_records(
     name: str,
     identities: Mapping[str, int],
     pending: Collection[str] = (),
+    said: Mapping[str, bytes] | None = None,
 ) -> dict[str, bytes]:
     """Key -> value of everything that node ``name`` says of itself in its cluster's etcd.
 
     Addresses are said only where the node has one itself: they mean nothing without. ``identities``: labels -> number; an
-    address whose labels are ``pending`` is left out, one of a workload without labels or number is unmanaged.
+    address whose labels are ``pending`` is what was ``said`` of it, one of a workload without labels or number unmanaged.
     """
     node = own_node(mesh, cluster, name)
     records = {keys.node(cluster, name): encode_node(node_record(node, cluster_id))}
@@ -77,6 +86,8 @@ def own_records(
     for workload in mesh.workloads.values():
         labels = labels_of.get((workload.namespace, workload.name), "")
         if labels in pending:
+            before = (keys.address(format_address(address)) for address in workload.addresses)
+            records.update((key, said[key]) for key in before if said and key in said)
             continue
         identity = identities.get(labels, UNMANAGED_IDENTITY)
         records.update(
@@ -86,6 +97,25 @@ def own_records(
     for labels in {*labels_of.values()} & identities.keys():
         records[keys.identity_use(labels, str(host))] = str(identities[labels]).encode()
     return records
+
+
+def told_identities(
+    mesh: Mesh,
+    cluster: str,
+    identities: Mapping[str, int],
+    pending: Collection[str],
+    *,
+    all_known: bool,
+) -> tuple[list[Identity], list[tuple[type, tuple[str, str, str]]]]:
+    """What the mesh is to be told of who this node's pods are: puts, and deletes.
+
+    A pod whose labels are ``pending`` is who it was. ``all_known``: a pod that no source names is gone.
+    """
+    labels_of = identity_labels_of(mesh, cluster)
+    puts = [Identity(*pod, identities[labels]) for pod, labels in labels_of.items() if labels in identities]
+    stands = {pod for pod, labels in labels_of.items() if labels in identities or labels in pending}
+    unknown = (key for key, _ in mesh.identities.items() if key[1:] not in stands)
+    return puts, [(Identity, key) for key in unknown if all_known or key[1:] in labels_of]
 
 
 def is_use_of_node(node: Node, key: str) -> bool:
@@ -128,6 +158,7 @@ def node_record(node: Node, cluster_id: int) -> NodeRecord:
     health = list(_ips(node.health))
     v4 = tuple(network for network in networks if isinstance(network, IPv4Network))
     v6 = tuple(network for network in networks if isinstance(network, IPv6Network))
+    where = ((ZONE_LABEL, node.zone), (REGION_LABEL, node.region))
     return NodeRecord(
         name=node.name,
         cluster=node.cluster,
@@ -139,9 +170,14 @@ def node_record(node: Node, cluster_id: int) -> NodeRecord:
         ipv6_secondary_networks=v6[1:],
         ipv4_health=next((each for each in health if isinstance(each, IPv4Address)), None),
         ipv6_health=next((each for each in health if isinstance(each, IPv6Address)), None),
-        labels={ZONE_LABEL: node.zone} if node.zone else None,
-        annotations={ROUTING_ANNOTATION: node.routing} if node.routing else None,
+        labels={name: text for name, text in where if text} or None,
+        annotations=_annotations(node) or None,
     )
+
+
+def _annotations(node: Node) -> dict[str, str]:
+    found = {ROUTING_ANNOTATION: node.routing} if node.routing else {}
+    return found | ({VNI_ANNOTATION: VNI_IDENTITY} if node.takes_identities else {})
 
 
 def _ips(addresses: Iterable[Address]) -> Iterator[IPv4Address | IPv6Address]:

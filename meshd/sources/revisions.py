@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Hashable, Iterable
 
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, Workload
+from meshd.model import BackendSlice, Cluster, Identity, Namespace, Node, Outage, Service, Workload
 from meshd.state import Mesh
 from meshd.state.mesh import Object
 
@@ -39,5 +39,5 @@ def _make_before_use(value: Object) -> tuple[int, str, str, int]:
             return 1, service.namespace, service.name, 0
         case Service(name=service):
             return 1, service.namespace, service.name, 1
-        case Workload():
+        case Workload() | Identity():
             return 2, value.name, "", 0

@@ -27,7 +27,17 @@ import msgspec
 import structlog
 
 from meshd.errors import JournalError
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, ServiceName, Workload
+from meshd.model import (
+    BackendSlice,
+    Cluster,
+    Identity,
+    Namespace,
+    Node,
+    Outage,
+    Service,
+    ServiceName,
+    Workload,
+)
 from meshd.state.mesh import Object
 
 log = structlog.get_logger(__name__)
@@ -46,6 +56,7 @@ KEYS: dict[type, Any] = {  # Any: type forms such as tuple[str, str] have no com
     BackendSlice: tuple[str, ServiceName, str],
     Namespace: tuple[str, str],
     Workload: tuple[str, str, str],
+    Identity: tuple[str, str, str],
     Node: tuple[str, str, str],
     Cluster: tuple[str, str],
     Outage: tuple[str, str, str],

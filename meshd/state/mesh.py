@@ -16,13 +16,23 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
-from meshd.model import BackendSlice, Cluster, Namespace, Node, Outage, Service, ServiceName, Workload
+from meshd.model import (
+    BackendSlice,
+    Cluster,
+    Identity,
+    Namespace,
+    Node,
+    Outage,
+    Service,
+    ServiceName,
+    Workload,
+)
 from meshd.model.cluster import KUBERNETES, REMOTE_PREFIX
 from meshd.model.outage import PROBES
 from meshd.state.outcomes import Outcomes, PlanKey
 from meshd.state.table import Table
 
-Object = Service | BackendSlice | Namespace | Workload | Node | Cluster | Outage
+Object = Service | BackendSlice | Namespace | Workload | Identity | Node | Cluster | Outage
 
 # Precedence of sources that name the same service: the first that names it wins. Remote clusters name backends only.
 PRECEDENCE = ("kubernetes", "manifests", "api")
@@ -60,6 +70,7 @@ class Mesh(Outcomes):
         self.slices: Table[tuple[str, ServiceName, str], BackendSlice] = Table()
         self.namespaces: Table[tuple[str, str], Namespace] = Table()
         self.workloads: Table[tuple[str, str, str], Workload] = Table()
+        self.identities: Table[tuple[str, str, str], Identity] = Table()
         self.nodes: Table[tuple[str, str, str], Node] = Table()
         self.clusters: Table[tuple[str, str], Cluster] = Table()
         self.outages: Table[tuple[str, str, str], Outage] = Table()
@@ -68,6 +79,7 @@ class Mesh(Outcomes):
             BackendSlice: self.slices,
             Namespace: self.namespaces,
             Workload: self.workloads,
+            Identity: self.identities,
             Node: self.nodes,
             Cluster: self.clusters,
             Outage: self.outages,
@@ -266,7 +278,7 @@ class Mesh(Outcomes):
         match value:
             case Service(name=name) | BackendSlice(service=name):
                 yield PlanKey("service", str(name))
-            case Workload():
+            case Workload() | Identity():
                 yield PlanKey("workload", str(value))
             case Node() if value.is_of_etcd or value.source == KUBERNETES:
                 yield PlanKey("node", str(value))

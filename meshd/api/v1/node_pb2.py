@@ -25,37 +25,37 @@ _sym_db = _symbol_database.Default()
 from meshd.api.v1 import watch_pb2 as meshd_dot_v1_dot_watch__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13meshd/v1/node.proto\x12\x08meshd.v1\x1a\x14meshd/v1/watch.proto\"\xa0\x02\n\x04Node\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x11\n\tpod_cidrs\x18\x05 \x03(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\"\n\x05state\x18\t \x01(\x0e\x32\x13.meshd.v1.NodeState\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07routing\x18\x0b \x01(\t\x12,\n\x0creachability\x18\x0c \x01(\x0e\x32\x16.meshd.v1.Reachability\x12\x13\n\x0brtt_seconds\x18\r \x01(\x01\x12\x0c\n\x04loss\x18\x0e \x01(\x01\"N\n\x11\x44\x65leteNodeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\x04wait\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_wait\"&\n\x12\x44\x65leteNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"/\n\x0eGetNodeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"/\n\x0fGetNodeResponse\x12\x1c\n\x04node\x18\x01 \x01(\x0b\x32\x0e.meshd.v1.Node\"J\n\x10ListNodesRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x11ListNodesResponse\x12\x1d\n\x05nodes\x18\x01 \x03(\x0b\x32\x0e.meshd.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\":\n\x11WatchNodesRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\"L\n\tNodeEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\x1c\n\x04node\x18\x02 \x01(\x0b\x32\x0e.meshd.v1.Node\"m\n\x12WatchNodesResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.meshd.v1.NodeEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08*k\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_FRESH\x10\x01\x12\x14\n\x10NODE_STATE_STALE\x10\x02\x12\x16\n\x12NODE_STATE_REFUSED\x10\x03*r\n\x0cReachability\x12\x1c\n\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14REACHABILITY_UNKNOWN\x10\x01\x12\x13\n\x0fREACHABILITY_UP\x10\x02\x12\x15\n\x11REACHABILITY_DOWN\x10\x03\x32\xa7\x02\n\x0bNodeService\x12>\n\x07GetNode\x12\x18.meshd.v1.GetNodeRequest\x1a\x19.meshd.v1.GetNodeResponse\x12\x44\n\tListNodes\x12\x1a.meshd.v1.ListNodesRequest\x1a\x1b.meshd.v1.ListNodesResponse\x12G\n\nDeleteNode\x12\x1b.meshd.v1.DeleteNodeRequest\x1a\x1c.meshd.v1.DeleteNodeResponse\x12I\n\nWatchNodes\x12\x1b.meshd.v1.WatchNodesRequest\x1a\x1c.meshd.v1.WatchNodesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13meshd/v1/node.proto\x12\x08meshd.v1\x1a\x14meshd/v1/watch.proto\"\xca\x02\n\x04Node\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x11\n\taddresses\x18\x04 \x03(\t\x12\x11\n\tpod_cidrs\x18\x05 \x03(\t\x12\x0c\n\x04zone\x18\x06 \x01(\t\x12\r\n\x05stale\x18\x07 \x01(\x08\x12\x10\n\x08revision\x18\x08 \x01(\x04\x12\"\n\x05state\x18\t \x01(\x0e\x32\x13.meshd.v1.NodeState\x12\x0e\n\x06reason\x18\n \x01(\t\x12\x0f\n\x07routing\x18\x0b \x01(\t\x12,\n\x0creachability\x18\x0c \x01(\x0e\x32\x16.meshd.v1.Reachability\x12\x13\n\x0brtt_seconds\x18\r \x01(\x01\x12\x0c\n\x04loss\x18\x0e \x01(\x01\x12\x18\n\x10takes_identities\x18\x0f \x01(\x08\x12\x0e\n\x06region\x18\x10 \x01(\t\"N\n\x11\x44\x65leteNodeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\x04wait\x18\x03 \x01(\x08H\x00\x88\x01\x01\x42\x07\n\x05_wait\"&\n\x12\x44\x65leteNodeResponse\x12\x10\n\x08revision\x18\x01 \x01(\x04\"/\n\x0eGetNodeRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"/\n\x0fGetNodeResponse\x12\x1c\n\x04node\x18\x01 \x01(\x0b\x32\x0e.meshd.v1.Node\"J\n\x10ListNodesRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\r\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x11ListNodesResponse\x12\x1d\n\x05nodes\x18\x01 \x03(\x0b\x32\x0e.meshd.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\":\n\x11WatchNodesRequest\x12%\n\x06resume\x18\x01 \x01(\x0b\x32\x15.meshd.v1.ResumePoint\"L\n\tNodeEvent\x12!\n\x04type\x18\x01 \x01(\x0e\x32\x13.meshd.v1.EventType\x12\x1c\n\x04node\x18\x02 \x01(\x0b\x32\x0e.meshd.v1.Node\"m\n\x12WatchNodesResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.meshd.v1.NodeEvent\x12\x10\n\x08instance\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\x12\x0e\n\x06synced\x18\x04 \x01(\x08*k\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10NODE_STATE_FRESH\x10\x01\x12\x14\n\x10NODE_STATE_STALE\x10\x02\x12\x16\n\x12NODE_STATE_REFUSED\x10\x03*r\n\x0cReachability\x12\x1c\n\x18REACHABILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14REACHABILITY_UNKNOWN\x10\x01\x12\x13\n\x0fREACHABILITY_UP\x10\x02\x12\x15\n\x11REACHABILITY_DOWN\x10\x03\x32\xa7\x02\n\x0bNodeService\x12>\n\x07GetNode\x12\x18.meshd.v1.GetNodeRequest\x1a\x19.meshd.v1.GetNodeResponse\x12\x44\n\tListNodes\x12\x1a.meshd.v1.ListNodesRequest\x1a\x1b.meshd.v1.ListNodesResponse\x12G\n\nDeleteNode\x12\x1b.meshd.v1.DeleteNodeRequest\x1a\x1c.meshd.v1.DeleteNodeResponse\x12I\n\nWatchNodes\x12\x1b.meshd.v1.WatchNodesRequest\x1a\x1c.meshd.v1.WatchNodesResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'meshd.v1.node_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_NODESTATE']._serialized_start=984
-  _globals['_NODESTATE']._serialized_end=1091
-  _globals['_REACHABILITY']._serialized_start=1093
-  _globals['_REACHABILITY']._serialized_end=1207
+  _globals['_NODESTATE']._serialized_start=1026
+  _globals['_NODESTATE']._serialized_end=1133
+  _globals['_REACHABILITY']._serialized_start=1135
+  _globals['_REACHABILITY']._serialized_end=1249
   _globals['_NODE']._serialized_start=56
-  _globals['_NODE']._serialized_end=344
-  _globals['_DELETENODEREQUEST']._serialized_start=346
-  _globals['_DELETENODEREQUEST']._serialized_end=424
-  _globals['_DELETENODERESPONSE']._serialized_start=426
-  _globals['_DELETENODERESPONSE']._serialized_end=464
-  _globals['_GETNODEREQUEST']._serialized_start=466
-  _globals['_GETNODEREQUEST']._serialized_end=513
-  _globals['_GETNODERESPONSE']._serialized_start=515
-  _globals['_GETNODERESPONSE']._serialized_end=562
-  _globals['_LISTNODESREQUEST']._serialized_start=564
-  _globals['_LISTNODESREQUEST']._serialized_end=638
-  _globals['_LISTNODESRESPONSE']._serialized_start=640
-  _globals['_LISTNODESRESPONSE']._serialized_end=733
-  _globals['_WATCHNODESREQUEST']._serialized_start=735
-  _globals['_WATCHNODESREQUEST']._serialized_end=793
-  _globals['_NODEEVENT']._serialized_start=795
-  _globals['_NODEEVENT']._serialized_end=871
-  _globals['_WATCHNODESRESPONSE']._serialized_start=873
-  _globals['_WATCHNODESRESPONSE']._serialized_end=982
-  _globals['_NODESERVICE']._serialized_start=1210
-  _globals['_NODESERVICE']._serialized_end=1505
+  _globals['_NODE']._serialized_end=386
+  _globals['_DELETENODEREQUEST']._serialized_start=388
+  _globals['_DELETENODEREQUEST']._serialized_end=466
+  _globals['_DELETENODERESPONSE']._serialized_start=468
+  _globals['_DELETENODERESPONSE']._serialized_end=506
+  _globals['_GETNODEREQUEST']._serialized_start=508
+  _globals['_GETNODEREQUEST']._serialized_end=555
+  _globals['_GETNODERESPONSE']._serialized_start=557
+  _globals['_GETNODERESPONSE']._serialized_end=604
+  _globals['_LISTNODESREQUEST']._serialized_start=606
+  _globals['_LISTNODESREQUEST']._serialized_end=680
+  _globals['_LISTNODESRESPONSE']._serialized_start=682
+  _globals['_LISTNODESRESPONSE']._serialized_end=775
+  _globals['_WATCHNODESREQUEST']._serialized_start=777
+  _globals['_WATCHNODESREQUEST']._serialized_end=835
+  _globals['_NODEEVENT']._serialized_start=837
+  _globals['_NODEEVENT']._serialized_end=913
+  _globals['_WATCHNODESRESPONSE']._serialized_start=915
+  _globals['_WATCHNODESRESPONSE']._serialized_end=1024
+  _globals['_NODESERVICE']._serialized_start=1252
+  _globals['_NODESERVICE']._serialized_end=1547
 # @@protoc_insertion_point(module_scope)

@@ -90,6 +90,8 @@ class Node(_message.Message):
     REACHABILITY_FIELD_NUMBER: _builtins.int
     RTT_SECONDS_FIELD_NUMBER: _builtins.int
     LOSS_FIELD_NUMBER: _builtins.int
+    TAKES_IDENTITIES_FIELD_NUMBER: _builtins.int
+    REGION_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     name: _builtins.str
     source: _builtins.str
@@ -108,6 +110,9 @@ class Node(_message.Message):
     """Smoothed round-trip time of its probes; 0: none was answered yet."""
     loss: _builtins.float
     """The share of the last ten seconds' probes that it did not answer, 0..1."""
+    takes_identities: _builtins.bool
+    """In a tunnel it is told of each pod who it is (its identity); else the same number of all pods."""
+    region: _builtins.str
     @_builtins.property
     def addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
@@ -129,10 +134,12 @@ class Node(_message.Message):
         reachability: Global___Reachability.ValueType = ...,
         rtt_seconds: _builtins.float = ...,
         loss: _builtins.float = ...,
+        takes_identities: _builtins.bool = ...,
+        region: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "loss", b"loss", "name", b"name", "pod_cidrs", b"pod_cidrs", "reachability", b"reachability", "reason", b"reason", "revision", b"revision", "routing", b"routing", "rtt_seconds", b"rtt_seconds", "source", b"source", "stale", b"stale", "state", b"state", "zone", b"zone"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cluster", b"cluster", "loss", b"loss", "name", b"name", "pod_cidrs", b"pod_cidrs", "reachability", b"reachability", "reason", b"reason", "region", b"region", "revision", b"revision", "routing", b"routing", "rtt_seconds", b"rtt_seconds", "source", b"source", "stale", b"stale", "state", b"state", "takes_identities", b"takes_identities", "zone", b"zone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,6 +39,7 @@ class DestinationRow(NamedTuple):
     identity_first: int
     identity_last: int
     source: int
+    flags: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Layouts:
     key: Codec[KeyRow]
     value: Codec[DestinationRow]
     kinds: Mapping[str, int]
+    takes_identity: int
 
 
 def layouts(btf: Btf) -> Layouts:
@@ -61,6 +63,7 @@ def layouts(btf: Btf) -> Layouts:
         key=btf.codec("destination_key", KeyRow),
         value=btf.codec("destination", DestinationRow),
         kinds={name.removeprefix("DESTINATION_"): number for name, number in kinds.items()},
+        takes_identity=btf.enum("destination_flag")["DESTINATION_TAKES_IDENTITY"],
     )
 
 
@@ -72,9 +75,10 @@ def of_node(made: Layouts, node: Node, reached: Reached) -> Rows:
     number = source_number(node.source)
     tunnelled = reached.via is Via.TUNNEL
     tunnel = AddressRow(reached.tunnel or _NO_ADDRESS)
+    flags = made.takes_identity if tunnelled and node.takes_identities else 0
 
     def value(kind: str) -> bytes:
-        row = DestinationRow(tunnel, made.kinds[kind], first, last, number)
+        row = DestinationRow(tunnel, made.kinds[kind], first, last, number, flags)
         return made.value.encode(row)
 
     pods, own = ("TUNNEL", "NODE") if tunnelled else ("NATIVE", "NATIVE")

@@ -10,7 +10,7 @@ from meshd.dataplane.pod_network import destination_plans, rows
 from meshd.dataplane.rows import Plan
 from meshd.dataplane.short_circuit.selection import is_selected
 from meshd.model.attachment import CNI
-from meshd.model.workload import PodLink
+from meshd.model.workload import IDENTITIES, PodLink
 from meshd.state import Mesh, PlanKey
 
 # Touched when a look at this node's devices found something else than the one before.
@@ -23,7 +23,12 @@ def rules(context: Context) -> Mapping[str, Rule]:
     return {
         **destination_plans.rules(context),
         "workload": lambda mesh, name: Plan(
-            rows.pods(made, links_of(mesh, name), short_circuit=is_short_circuited(context, mesh, name))
+            rows.pods(
+                made,
+                links_of(mesh, name),
+                identity=identity_of(mesh, name),
+                short_circuit=is_short_circuited(context, mesh, name),
+            )
         ),
         "devices": lambda _, name: Plan(
             rows.uplinks(made, context.devices.now)
@@ -44,6 +49,13 @@ def links_of(mesh: Mesh, name: str) -> tuple[PodLink, ...]:
     namespace, _, pod = name.partition("/")
     workload = mesh.workloads.get((CNI, namespace, pod))
     return workload.links if workload is not None else ()
+
+
+def identity_of(mesh: Mesh, name: str) -> int:
+    """Who the workload ``namespace/name`` is in tunnels; until that is known, one of those of whom it is not."""
+    namespace, _, pod = name.partition("/")
+    identity = mesh.identities.get((IDENTITIES, namespace, pod))
+    return identity.number if identity is not None else rows.UNMANAGED
 
 
 def unwanted(context: Context, mesh: Mesh, delta: Delta, failed: set[PlanKey]) -> dict[str, set[bytes]]:

@@ -33,7 +33,7 @@ KERNEL_MAPS = (
     "drops",
 )
 
-# What a workload is in a tunnel until identities are given out, and a node.
+# What a workload without an identity is in a tunnel, and a node.
 UNMANAGED, REMOTE_NODE = 3, 6
 
 _NO_ADDRESS = bytes(16)
@@ -102,10 +102,13 @@ def layouts(btf: Btf) -> Layouts:
     )
 
 
-def pods(made: Layouts, links: tuple[PodLink, ...], *, short_circuit: bool = False) -> Rows:
+def pods(
+    made: Layouts, links: tuple[PodLink, ...], *, identity: int = UNMANAGED, short_circuit: bool = False
+) -> Rows:
     """A row for each address of a pod, and for each of its links that another plugin made.
 
-    ``short_circuit``: its connections are looked at, where nothing but our programs touches its packets.
+    ``identity``: who it is in tunnels to nodes that take it. ``short_circuit``: its connections are looked at, where nothing
+    but our programs touches its packets.
     """
     rows: dict[bytes, bytes] = {}
     observed = {
@@ -121,7 +124,7 @@ def pods(made: Layouts, links: tuple[PodLink, ...], *, short_circuit: bool = Fal
             PodRow(
                 link.netns_cookie,
                 link.ifindex,
-                UNMANAGED,
+                identity,
                 flags,
                 _mac(link.mac),
                 _mac(link.host_mac),

@@ -170,6 +170,8 @@ class Replies:
             reachability=REACHABILITIES[routing.reachability],
             rtt_seconds=routing.rtt_s,
             loss=routing.loss,
+            takes_identities=value.takes_identities,
+            region=value.region,
         )
 
     def cluster(self, value: Cluster) -> cluster_pb2.Cluster:

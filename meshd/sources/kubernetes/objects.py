@@ -54,6 +54,7 @@ _STRUCTS: dict[str, type[KubernetesObject]] = {
 }
 _WITHOUT_NAMESPACE = ("Namespace", "Node")
 ZONE_LABEL = "topology.kubernetes.io/zone"
+REGION_LABEL = "topology.kubernetes.io/region"
 _NODE_ADDRESS_TYPES = ("InternalIP", "ExternalIP")
 
 # RFC 1123; what Kubernetes requires of the names of these kinds.
@@ -186,8 +187,9 @@ def _node(found: NodeObject, name: ObjectName, context: Context) -> Node:
         cidrs = found.spec.pod_cidrs or ([found.spec.pod_cidr] if found.spec.pod_cidr else [])
     for index, cidr in enumerate(cidrs):
         _check_cidr(cidr, name, f"spec.podCIDRs[{index}]")
-    zone = (found.metadata.labels or {}).get(ZONE_LABEL, "")
-    return Node(context.cluster, name.name, context.source, addresses, tuple(cidrs), zone)
+    labels = found.metadata.labels or {}
+    zone, region = labels.get(ZONE_LABEL, ""), labels.get(REGION_LABEL, "")
+    return Node(context.cluster, name.name, context.source, addresses, tuple(cidrs), zone, region=region)
 
 
 def _workload(found: PodObject, name: ObjectName, context: Context) -> Workload | None:

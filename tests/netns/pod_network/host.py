@@ -143,10 +143,10 @@ class Host:
         inside.run(lambda: _await_address_v6(ip[6]))
         return made
 
-    def write_pod(self, pod: Pod, observed: bool = False) -> None:
+    def write_pod(self, pod: Pod, observed: bool = False, identity: int = rows.UNMANAGED) -> None:
         """The rows of a pod."""
         link = replace(pod.link, observed=observed)
-        for name, written in rows.pods(self.codecs.pod_network, (link,)).items():
+        for name, written in rows.pods(self.codecs.pod_network, (link,), identity=identity).items():
             for key, value in written.items():
                 self.write(name, key, value)
 
@@ -155,7 +155,13 @@ class Host:
         self._route.exchange(messages)
 
     def write_destination(
-        self, network: str, kind: str, tunnel: str = "", identities: tuple[int, int] = (0, 0)
+        self,
+        network: str,
+        kind: str,
+        tunnel: str = "",
+        identities: tuple[int, int] = (0, 0),
+        *,
+        takes_identities: bool = False,
     ) -> None:
         """Says what is where; ``kind`` without DESTINATION_."""
         prefix = ip_network(network, strict=False)
@@ -163,7 +169,8 @@ class Host:
         key = destinations.KeyRow(length, address(str(prefix.network_address)))
         behind = address(tunnel) if tunnel else rows.AddressRow(bytes(16))
         made = self.codecs.destinations
-        row = destinations.DestinationRow(behind, made.kinds[kind], *identities, 1)
+        flags = made.takes_identity if takes_identities else 0
+        row = destinations.DestinationRow(behind, made.kinds[kind], *identities, 1, flags)
         self.write("destinations", made.key.encode(key), made.value.encode(row))
 
     def known_outside(self, *pods: Pod) -> None:

@@ -18,7 +18,7 @@ from meshd.dataplane.pod_network.places import TUNNEL
 from meshd.kernel import netlink
 from meshd.kernel.netlink import in_netns, link_index
 from meshd.kernel.rtnetlink_vxlan import VxlanDevice, add_vxlan
-from tests.bpf.packets import SYN, TCP, Packet, echo
+from tests.bpf.packets import ACK, SYN, TCP, Packet, echo
 from tests.bpf.translation import address
 from tests.netns.pod_network.frames import ETH_P_ALL, send, to
 from tests.netns.pod_network.host import NODE, ROUTER, WORLD, Host, Pod
@@ -130,11 +130,11 @@ def test_nobody_is_heard_from_a_node_that_is_not_known(
     assert tunnel.dropped() == {"TUNNEL_UNKNOWN_NODE to pod": 1}
 
 
-def heard(node: Host, speak: Callable[[], None], wanted: bytes) -> None:
-    """Waits, after ``speak``, until a frame that ends with ``wanted`` has come to the other node under a pod's number."""
+def heard(node: Host, speak: Callable[[], None], wanted: bytes, number: int = UNMANAGED) -> None:
+    """Waits, after ``speak``, until a frame that ends with ``wanted`` has come to the other node under ``number``."""
     kind = socket.htons(ETH_P_ALL)
     with node.world.run(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, kind)) as far:
-        far.bind((device(node, UNMANAGED), ETH_P_ALL))
+        far.bind((device(node, number), ETH_P_ALL))
         far.settimeout(PATIENCE_S)
         speak()
         while not far.recv(1 << 16).endswith(wanted):
@@ -149,6 +149,44 @@ def test_a_pod_speaks_in_the_tunnel_under_its_number(
     frame = to(pods[0].link.host_mac, packet.frame())
     heard(tunnel, lambda: send(pods[0].netns, "eth0", frame), replace(packet, ttl=63).network())
     assert (tunnel.dropped(), tunnel.event("TO_TUNNEL")) == ({}, 1)
+
+
+@FAMILIES
+@pytest.mark.parametrize("via_stack", [True, False], ids=["by-the-stack", "by-programs"])
+def test_a_pod_speaks_under_its_identity_to_who_takes_it(
+    tunnel: Host, pods: tuple[Pod, Pod], family: int, via_stack: bool, request: pytest.FixtureRequest
+) -> None:
+    over = ROUTER[request.node.callspec.params["tunnel"]]
+    tunnel.write_pod(pods[0], identity=IN_RANGE)
+    if via_stack:
+        route_to_far(tunnel, family)
+    for port, takes, number in ((40000, True, IN_RANGE), (40001, False, UNMANAGED)):
+        tunnel.write_destination(FAR_CIDR[family], "TUNNEL", tunnel=over, takes_identities=takes)
+        # Of a connection that is older than the programs the stack carries everything.
+        flags = ACK if via_stack else SYN
+        packet = Packet(TCP, pods[0].ip[family], port, FAR[family], 80, flags=flags)
+        frame = to(pods[0].link.host_mac, packet.frame())
+        heard(tunnel, partial(send, pods[0].netns, "eth0", frame), replace(packet, ttl=63).network(), number)
+    assert (tunnel.dropped(), tunnel.event("TO_STACK" if via_stack else "TO_TUNNEL")) == ({}, 2)
+
+
+def route_to_far(node: Host, family: int) -> None:
+    """The host's own way to the far pods, as the agent makes it."""
+    name = f"{node.run_name}t"
+    index = link_index(node.netns, name)
+    numbers = {4: 2, 6: 10}
+    in_netns(
+        node.netns,
+        name,
+        lambda route: route.route("add", dst=FAR_CIDR[family], oif=index, family=numbers[family]),
+    )
+    in_netns(
+        node.netns,
+        name,
+        lambda route: route.neigh(
+            "add", dst=FAR[family], lladdr=ANY_MAC, ifindex=index, family=numbers[family], state=128
+        ),
+    )
 
 
 @FAMILIES

@@ -32,7 +32,7 @@ from tests.netns.pod_network.traffic import asked, asked_by_datagram, pinged, se
 FAMILIES = pytest.mark.parametrize(
     "family", [4, pytest.param(6, marks=pytest.mark.needs("tcx"))], ids=["v4", "v6"]
 )
-PORT, UNMANAGED, NOBODY = 8472, 3, 71
+PORT, UNMANAGED, NOBODY, IDENTITY = 8472, 3, 71, 0x1ABCD
 FAR = {4: "10.244.2.9", 6: "fd00:20::9"}
 NUMBERS = {4: 2, 6: 10}  # AF_INET, AF_INET6
 MTU = 1450
@@ -146,6 +146,23 @@ def test_what_stands_outside_is_what_the_device_would_write(tunnel: Host, family
     _, to, size, checksum, flags, number = struct.unpack("!HHHHII", frame[34:50])
     assert (to, size, checksum, flags, number) == (PORT, 30 + len(inner), 0, 0x08000000, UNMANAGED << 8)
     assert frame[62:64] == (b"\x08\x00" if family == 4 else b"\x86\xdd")
+
+
+@FAMILIES
+@pytest.mark.parametrize(
+    ("takes", "identity", "number"),
+    [(False, IDENTITY, UNMANAGED), (True, IDENTITY, IDENTITY), (True, UNMANAGED, UNMANAGED)],
+    ids=["to who takes none", "to who takes it", "without one"],
+)
+def test_the_number_is_the_pods_identity_where_the_other_node_takes_it(
+    tunnel: Host, family: int, takes: bool, identity: int, number: int
+) -> None:
+    for pod, who in zip(tunnel.pods, (identity, IDENTITY + 1), strict=True):
+        tunnel.write_pod(pod, identity=who)
+    far_pods = f"{FAR[family]}/{24 if family == 4 else 64}"
+    tunnel.write_destination(far_pods, "TUNNEL", tunnel=ROUTER[4], takes_identities=takes)
+    packet = Packet(TCP, tunnel.pods[0].ip[family], 40000, FAR[family], 80, flags=SYN, payload=b"mine")
+    assert struct.unpack("!II", sniffed(tunnel, packet)[42:50]) == (0x08000000, number << 8)
 
 
 def sum_of(data: bytes) -> int:

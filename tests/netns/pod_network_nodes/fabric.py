@@ -11,6 +11,7 @@ import json
 import subprocess
 from ipaddress import ip_interface, ip_network
 from pathlib import Path
+from typing import Any  # JSON
 
 import yaml
 
@@ -77,15 +78,18 @@ class FabricNode(CniNode):
 
     def destinations(self) -> dict[str, str]:
         """What is where, as its kernel has it: prefix (of 128 bits) -> kind, of what is of other nodes."""
-        with self.agent.channel() as channel:
-            request = map_pb2.DumpMapRequest(name="destinations")
-            parts = map_pb2_grpc.MapServiceStub(channel).DumpMap(request, timeout=patience(5))
-            rows = [(json.loads(row.key), json.loads(row.value)) for part in parts for row in part.entries]
         return {
             f"{key['address']['bytes']}/{key['prefix_length']}": KINDS[value["kind"]]
-            for key, value in rows
+            for key, value in self.dump("destinations")
             if value["kind"] in KINDS
         }
+
+    def dump(self, name: str) -> list[tuple[Any, Any]]:
+        """Keys and values of a map in its kernel, as JSON."""
+        with self.agent.channel() as channel:
+            request = map_pb2.DumpMapRequest(name=name)
+            parts = map_pb2_grpc.MapServiceStub(channel).DumpMap(request, timeout=patience(5))
+            return [(json.loads(row.key), json.loads(row.value)) for part in parts for row in part.entries]
 
     def ip(self, *arguments: str) -> list[dict[str, object]]:
         """What `ip -j` shows in its namespace."""

@@ -34,12 +34,15 @@ def leases(fabric: Fabric) -> set[int]:
 
 
 def test_a_node_publishes_itself_and_each_pod_while_it_is_there(fabric: Fabric) -> None:
-    node = fabric.node(1, zone="west")
+    node = fabric.node(1, zone="west-1", region="west")
     node.start()
     node.agent.wait(lambda: keys.node("cm-1", "n1") in stored(fabric, "cilium/state/nodes/"))
     record = stored(fabric, "cilium/state/nodes/")[keys.node("cm-1", "n1")]
     assert [one["IP"] for one in record["IPAddresses"]] == [node.v4, node.v6]
-    assert (record["ClusterID"], record["Annotations"]) == (1, {"meshd.io/routing": "auto"})
+    annotations = {"meshd.io/routing": "auto", "meshd.io/vni": "identity"}
+    assert (record["ClusterID"], record["Annotations"]) == (1, annotations)
+    labels = {"topology.kubernetes.io/region": "west", "topology.kubernetes.io/zone": "west-1"}
+    assert record["Labels"] == labels
     netns, answer = node.add("web")
     node.agent.wait(lambda: pods(fabric) == dict.fromkeys(answer.addresses, "web"))
     assert 0 not in leases(fabric)

@@ -84,6 +84,15 @@ def test_behind_a_tunnel_pods_are_told_from_their_node(
     assert {(row.identity_first, row.identity_last) for row in rows.values()} == {(131072, 196607)}
 
 
+def test_only_a_node_that_takes_identities_is_told_them_and_in_a_tunnel_only(
+    made: Layouts, read: Callable[[Rows], dict[str, DestinationRow]]
+) -> None:
+    taking, tunnel = replace(NODE, takes_identities=True), Reached(Via.TUNNEL, tunnel=NODE.addresses[0])
+    told = [(taking, tunnel), (NODE, tunnel), (taking, Reached(Via.NATIVE))]
+    flags = [{row.flags for row in read(of_node(made, node, reached)).values()} for node, reached in told]
+    assert flags == [{made.takes_identity}, {0}, {0}]
+
+
 def test_a_node_that_is_not_reached_is_the_world(made: Layouts) -> None:
     assert of_node(made, NODE, Reached(Via.NOT, reason="x")) == {"destinations": {}}
 

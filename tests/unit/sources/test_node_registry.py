@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_address, ip_network
 
 import pytest
@@ -20,6 +21,7 @@ from meshd.model import (
     parse_address,
 )
 from meshd.model.cluster import OWN_NODE
+from meshd.sources.node_claims import node_of
 from meshd.sources.node_registry import NodeRegistry
 from meshd.sources.own_addresses import OwnAddresses
 from meshd.state import Mesh
@@ -93,9 +95,26 @@ def test_a_record_becomes_a_node_of_its_cluster(mesh: Mesh, registry: NodeRegist
     )
     found = node(mesh, "cm-2/n1")
     assert (found.source, found.routing, found.identities) == ("cluster:cm-2", "", (131072, 196607))
+    # It is none of ours, so it does as Cilium; one of ours says whether it does.
+    assert (found.takes_identities, node(mesh, "cm-1/n2").takes_identities) == (True, False)
     # This node is not read back.
     assert states(mesh) == {"cm-1/n2": FRESH, "cm-2/n1": FRESH}
     assert registry.problems() == []
+
+
+@pytest.mark.parametrize(
+    ("said", "takes"),
+    [
+        ({}, True),
+        ({"meshd.io/routing": "auto"}, False),
+        ({"meshd.io/routing": "auto", "meshd.io/vni": "identity"}, True),
+        ({"meshd.io/routing": "auto", "meshd.io/vni": "something else"}, False),
+    ],
+)
+def test_a_node_says_whether_it_takes_identities_and_where_it_is(said: dict[str, str], takes: bool) -> None:
+    where = {"topology.kubernetes.io/region": "west", "topology.kubernetes.io/zone": "a"}
+    found = node_of("etcd", replace(record("n2", "10.1.2.0/24", "192.168.0.2", **said), labels=where), 255)
+    assert (found.takes_identities, found.region, found.zone) == (takes, "west", "a")
 
 
 @pytest.mark.parametrize(

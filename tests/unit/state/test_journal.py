@@ -18,6 +18,7 @@ from meshd.model import (
     Cluster,
     ClusterState,
     Frontend,
+    Identity,
     Namespace,
     Node,
     NodeState,
@@ -65,7 +66,8 @@ async def test_every_kind_of_object_comes_back_as_it_was(tmp_path: Path) -> None
         ),
         Namespace("default", "api", global_services=True),
         Workload("default", "pod", "api", "/run/netns/x", (v6,), socket_lb=False),
-        Node("cm-1", "n1", "api", (v6,), ("10.1.0.0/24",), "zone-a"),
+        Identity("default", "pod", 70000, "api"),
+        Node("cm-1", "n1", "api", (v6,), ("10.1.0.0/24",), "zone-a", takes_identities=True, region="west"),
         Node(
             "cm-1",
             "n2",
