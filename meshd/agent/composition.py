@@ -232,7 +232,7 @@ class Agent:
         ways = NodeNetwork(config, self._mesh, devices) if config.has_pod_network else None
         cni = CniPlugin(config, self._mesh, programs, dataplane, ways) if config.cni.is_used else None
         attempts = Attempts(self._mesh, dataplane.layouts, dataplane.opened.loaded.maps["attempts"])
-        probes = NodeProbes(config, self._mesh, attempts) if self._probes_nodes() else None
+        probes = NodeProbes(config, self._mesh, attempts, history.saw) if self._probes_nodes() else None
         node = None
         if cni is not None and self._identity is not None:
             node = KubernetesNode(config, self._mesh, cni, self._identity, self._readiness)

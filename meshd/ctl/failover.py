@@ -80,6 +80,14 @@ def milliseconds(seconds: float, *, known: bool) -> str:
     return f"{seconds * 1000:.0f} ms" if known else "-"
 
 
+def last_connection(one: failover_pb2.Failover) -> str:
+    """``2026-03-01T12:00:00.612Z``"""
+    if not one.HasField("last_connection"):
+        return "-"
+    milliseconds = one.last_connection.nanos // 1_000_000
+    return f"{datetime.fromtimestamp(one.last_connection.seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03}Z"
+
+
 def moment(one: failover_pb2.Failover) -> str:
     """``2026-03-01T12:00:00Z``"""
     return f"{datetime.fromtimestamp(one.found.seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
@@ -99,6 +107,8 @@ HISTORY: tuple[Column[failover_pb2.Failover], ...] = (
     Column("SERVICES", moved),
     Column("TAKEN OVER BY", taken_over),
     Column("LEFT OPEN", lambda one: str(one.connections) if one.HasField("connections") else "-"),
+    Column("LAST CONNECTION", last_connection),
+    Column("UNANSWERED", lambda one: str(one.unanswered) if one.HasField("unanswered") else "-"),
     Column("LASTED", duration),
     Column("SHARES", shifted, wide=True),
 )

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 
+from meshd.dataplane.probes.confirmation import Connects
 from meshd.dataplane.rows import Plan, Takers
 from meshd.model import BackendSlice, Outage, ServiceName
 from meshd.model.cluster import REMOTE_PREFIX
@@ -48,6 +49,9 @@ class FailoverHistory:
         self._next = len(past)
         # Of those that this process found: when, by `clock`.
         self._found_at: dict[int, float] = {}
+        # Of those that go on: what connections to their nodes saw, and what an earlier process counted.
+        self._seen: dict[int, dict[str, Connects]] = {}
+        self._counted = {number: each.unanswered or 0 for number, each in self._failovers.items()}
         # Nodes that fell: when, by `clock`.
         self._fell_at: dict[tuple[str, str], float] = {}
         # What the kernel holds, and since when.
@@ -82,6 +86,22 @@ class FailoverHistory:
         """So many sockets were open to the silent nodes of failover ``number``."""
         if number in self._failovers:
             self._set(number, connections=connections)
+
+    def saw(self, cluster: str, node: str, connects: Connects) -> None:
+        """What connections to the silent ``node`` saw so far; of an earlier process' sums the larger ones hold."""
+        for number, each in self._failovers.items():
+            goes_on = each.cause is Cause.SILENT and each.ended_s is None
+            if not goes_on or each.cluster != cluster or node not in each.nodes:
+                continue
+            seen = self._seen.setdefault(number, {})
+            if seen.get(node) == connects:
+                return
+            seen[node] = connects
+            unanswered = max(self._counted.get(number, 0), sum(one.unanswered for one in seen.values()))
+            last_s = self._wall() - (self._clock() - connects.last_at) if connects.last_at else 0.0
+            last_s = max(each.last_connection_s or 0.0, last_s)
+            self._set(number, unanswered=unanswered, last_connection_s=last_s or None)
+            return
 
     def written(self, key: PlanKey, plan: Plan) -> None:
         """The kernel holds ``plan``."""
@@ -180,6 +200,7 @@ class FailoverHistory:
         for number, each in list(self._failovers.items()):
             is_of_it = each.cause is Cause.SILENT and each.cluster == cluster and each.ended_s is None
             if is_of_it and not any(self._is_down(cluster, other) for other in each.nodes):
+                self._seen.pop(number, None)
                 self._set(number, ended_s=self._wall())
 
     def _is_down(self, cluster: str, node: str) -> bool:
@@ -203,6 +224,7 @@ class FailoverHistory:
             oldest = next(over, next(iter(self._failovers)))
             del self._failovers[oldest]
             self._found_at.pop(oldest, None)
+            self._seen.pop(oldest, None)
         return number
 
     def _add(self, number: int, move: Move) -> None:

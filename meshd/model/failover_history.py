@@ -43,6 +43,8 @@ class Failover:
     where nobody was asked. ``switch_s``: the longest of all moves; None: there was none. ``moves``: the first of ``moved``.
     ``connections``: sockets that were open to those nodes' pods once the services had moved; None: not counted.
     ``waiting``: services that the cluster does not serve yet, where nodes say nothing of its return.
+    ``last_connection_s``: Unix time at which the last TCP connection to those nodes' backends began; None: not known.
+    ``unanswered``: how many of them nobody accepted since the nodes were silent; None: nobody looked.
     """
 
     cluster: str
@@ -56,3 +58,5 @@ class Failover:
     connections: int | None = None
     ended_s: float | None = None
     waiting: tuple[ServiceName, ...] = ()
+    last_connection_s: float | None = None
+    unanswered: int | None = None

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from meshd.api.v1 import service_pb2 as meshd_dot_v1_dot_service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17meshd/v1/failover.proto\x12\x08meshd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16meshd/v1/service.proto\"i\n\x13PlanFailoverRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x14PlanFailoverResponse\x12%\n\x05plans\x18\x01 \x03(\x0b\x32\x16.meshd.v1.FailoverPlan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xa8\x01\n\x0c\x46\x61iloverPlan\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12%\n\tfrontends\x18\x03 \x03(\x0b\x32\x12.meshd.v1.Frontend\x12\x0c\n\x04lost\x18\x04 \x01(\r\x12\x14\n\x0cnothing_left\x18\x05 \x01(\x08\x12)\n\x08\x63lusters\x18\x06 \x03(\x0b\x32\x17.meshd.v1.ClusterTaking\"c\n\rClusterTaking\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12 \n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x10.meshd.v1.Taking\x12\x1f\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x10.meshd.v1.Taking\"q\n\x06Taking\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x10\n\x08\x62\x61\x63kends\x18\x02 \x01(\r\x12\x15\n\x08\x63\x61pacity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08headroom\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_capacityB\x0b\n\t_headroom\"\x16\n\x14ListFailoversRequest\">\n\x15ListFailoversResponse\x12%\n\tfailovers\x18\x01 \x03(\x0b\x32\x12.meshd.v1.Failover\"\xee\x02\n\x08\x46\x61ilover\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12&\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x17.meshd.v1.FailoverCause\x12\r\n\x05nodes\x18\x03 \x03(\t\x12)\n\x05\x66ound\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11\x64\x65tection_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0eswitch_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05moved\x18\x08 \x01(\r\x12%\n\x05moves\x18\t \x03(\x0b\x32\x16.meshd.v1.FailoverMove\x12\x18\n\x0b\x63onnections\x18\n \x01(\rH\x02\x88\x01\x01\x42\x14\n\x12_detection_secondsB\x11\n\x0f_switch_secondsB\x0e\n\x0c_connections\"\x8d\x02\n\x0c\x46\x61iloverMove\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x16\n\x0eswitch_seconds\x18\x03 \x01(\x01\x12\x32\n\x06\x62\x65\x66ore\x18\x04 \x03(\x0b\x32\".meshd.v1.FailoverMove.BeforeEntry\x12\x30\n\x05\x61\x66ter\x18\x05 \x03(\x0b\x32!.meshd.v1.FailoverMove.AfterEntry\x1a-\n\x0b\x42\x65\x66oreEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Z\n\x11StartDrillRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0c\n\x04lose\x18\x03 \x01(\t\x12\x13\n\x0b\x66or_seconds\x18\x04 \x01(\x01\"4\n\x12StartDrillResponse\x12\x1e\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.meshd.v1.Drill\"\"\n\x10StopDrillRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\"3\n\x11StopDrillResponse\x12\x1e\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.meshd.v1.Drill\"w\n\x05\x44rill\x12\x0e\n\x06number\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.meshd.v1.DrillNode\x12\x0f\n\x07missing\x18\x04 \x03(\t\"\xe9\x01\n\tDrillNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x31\n\x07planned\x18\x03 \x03(\x0b\x32 .meshd.v1.DrillNode.PlannedEntry\x12-\n\x05given\x18\x04 \x03(\x0b\x32\x1e.meshd.v1.DrillNode.GivenEntry\x1a.\n\x0cPlannedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nGivenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*\x9b\x01\n\rFailoverCause\x12\x1e\n\x1a\x46\x41ILOVER_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ILOVER_CAUSE_SILENT\x10\x01\x12\x1c\n\x18\x46\x41ILOVER_CAUSE_WITHDRAWN\x10\x02\x12\x17\n\x13\x46\x41ILOVER_CAUSE_LEFT\x10\x03\x12\x18\n\x14\x46\x41ILOVER_CAUSE_STALE\x10\x04\x32\xc1\x02\n\x0f\x46\x61iloverService\x12M\n\x0cPlanFailover\x12\x1d.meshd.v1.PlanFailoverRequest\x1a\x1e.meshd.v1.PlanFailoverResponse\x12P\n\rListFailovers\x12\x1e.meshd.v1.ListFailoversRequest\x1a\x1f.meshd.v1.ListFailoversResponse\x12G\n\nStartDrill\x12\x1b.meshd.v1.StartDrillRequest\x1a\x1c.meshd.v1.StartDrillResponse\x12\x44\n\tStopDrill\x12\x1a.meshd.v1.StopDrillRequest\x1a\x1b.meshd.v1.StopDrillResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17meshd/v1/failover.proto\x12\x08meshd.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x16meshd/v1/service.proto\"i\n\x13PlanFailoverRequest\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\x12\x0c\n\x04zone\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\r\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x14PlanFailoverResponse\x12%\n\x05plans\x18\x01 \x03(\x0b\x32\x16.meshd.v1.FailoverPlan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x04\"\xa8\x01\n\x0c\x46\x61iloverPlan\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12%\n\tfrontends\x18\x03 \x03(\x0b\x32\x12.meshd.v1.Frontend\x12\x0c\n\x04lost\x18\x04 \x01(\r\x12\x14\n\x0cnothing_left\x18\x05 \x01(\x08\x12)\n\x08\x63lusters\x18\x06 \x03(\x0b\x32\x17.meshd.v1.ClusterTaking\"c\n\rClusterTaking\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12 \n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x10.meshd.v1.Taking\x12\x1f\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x10.meshd.v1.Taking\"q\n\x06Taking\x12\r\n\x05share\x18\x01 \x01(\x01\x12\x10\n\x08\x62\x61\x63kends\x18\x02 \x01(\r\x12\x15\n\x08\x63\x61pacity\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x15\n\x08headroom\x18\x04 \x01(\x01H\x01\x88\x01\x01\x42\x0b\n\t_capacityB\x0b\n\t_headroom\"\x16\n\x14ListFailoversRequest\">\n\x15ListFailoversResponse\x12%\n\tfailovers\x18\x01 \x03(\x0b\x32\x12.meshd.v1.Failover\"\xcb\x03\n\x08\x46\x61ilover\x12\x0f\n\x07\x63luster\x18\x01 \x01(\t\x12&\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x17.meshd.v1.FailoverCause\x12\r\n\x05nodes\x18\x03 \x03(\t\x12)\n\x05\x66ound\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1e\n\x11\x64\x65tection_seconds\x18\x06 \x01(\x01H\x00\x88\x01\x01\x12\x1b\n\x0eswitch_seconds\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\r\n\x05moved\x18\x08 \x01(\r\x12%\n\x05moves\x18\t \x03(\x0b\x32\x16.meshd.v1.FailoverMove\x12\x18\n\x0b\x63onnections\x18\n \x01(\rH\x02\x88\x01\x01\x12\x33\n\x0flast_connection\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\nunanswered\x18\x0c \x01(\rH\x03\x88\x01\x01\x42\x14\n\x12_detection_secondsB\x11\n\x0f_switch_secondsB\x0e\n\x0c_connectionsB\r\n\x0b_unanswered\"\x8d\x02\n\x0c\x46\x61iloverMove\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x16\n\x0eswitch_seconds\x18\x03 \x01(\x01\x12\x32\n\x06\x62\x65\x66ore\x18\x04 \x03(\x0b\x32\".meshd.v1.FailoverMove.BeforeEntry\x12\x30\n\x05\x61\x66ter\x18\x05 \x03(\x0b\x32!.meshd.v1.FailoverMove.AfterEntry\x1a-\n\x0b\x42\x65\x66oreEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nAfterEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"Z\n\x11StartDrillRequest\x12\x11\n\tnamespace\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x0c\n\x04lose\x18\x03 \x01(\t\x12\x13\n\x0b\x66or_seconds\x18\x04 \x01(\x01\"4\n\x12StartDrillResponse\x12\x1e\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.meshd.v1.Drill\"\"\n\x10StopDrillRequest\x12\x0e\n\x06number\x18\x01 \x01(\t\"3\n\x11StopDrillResponse\x12\x1e\n\x05\x64rill\x18\x01 \x01(\x0b\x32\x0f.meshd.v1.Drill\"w\n\x05\x44rill\x12\x0e\n\x06number\x18\x01 \x01(\t\x12)\n\x05until\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\"\n\x05nodes\x18\x03 \x03(\x0b\x32\x13.meshd.v1.DrillNode\x12\x0f\n\x07missing\x18\x04 \x03(\t\"\xe9\x01\n\tDrillNode\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x31\n\x07planned\x18\x03 \x03(\x0b\x32 .meshd.v1.DrillNode.PlannedEntry\x12-\n\x05given\x18\x04 \x03(\x0b\x32\x1e.meshd.v1.DrillNode.GivenEntry\x1a.\n\x0cPlannedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a,\n\nGivenEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01*\x9b\x01\n\rFailoverCause\x12\x1e\n\x1a\x46\x41ILOVER_CAUSE_UNSPECIFIED\x10\x00\x12\x19\n\x15\x46\x41ILOVER_CAUSE_SILENT\x10\x01\x12\x1c\n\x18\x46\x41ILOVER_CAUSE_WITHDRAWN\x10\x02\x12\x17\n\x13\x46\x41ILOVER_CAUSE_LEFT\x10\x03\x12\x18\n\x14\x46\x41ILOVER_CAUSE_STALE\x10\x04\x32\xc1\x02\n\x0f\x46\x61iloverService\x12M\n\x0cPlanFailover\x12\x1d.meshd.v1.PlanFailoverRequest\x1a\x1e.meshd.v1.PlanFailoverResponse\x12P\n\rListFailovers\x12\x1e.meshd.v1.ListFailoversRequest\x1a\x1f.meshd.v1.ListFailoversResponse\x12G\n\nStartDrill\x12\x1b.meshd.v1.StartDrillRequest\x1a\x1c.meshd.v1.StartDrillResponse\x12\x44\n\tStopDrill\x12\x1a.meshd.v1.StopDrillRequest\x1a\x1b.meshd.v1.StopDrillResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,8 +41,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRILLNODE_PLANNEDENTRY']._serialized_options = b'8\001'
   _globals['_DRILLNODE_GIVENENTRY']._loaded_options = None
   _globals['_DRILLNODE_GIVENENTRY']._serialized_options = b'8\001'
-  _globals['_FAILOVERCAUSE']._serialized_start=2016
-  _globals['_FAILOVERCAUSE']._serialized_end=2171
+  _globals['_FAILOVERCAUSE']._serialized_start=2109
+  _globals['_FAILOVERCAUSE']._serialized_end=2264
   _globals['_PLANFAILOVERREQUEST']._serialized_start=94
   _globals['_PLANFAILOVERREQUEST']._serialized_end=199
   _globals['_PLANFAILOVERRESPONSE']._serialized_start=201
@@ -58,29 +58,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTFAILOVERSRESPONSE']._serialized_start=718
   _globals['_LISTFAILOVERSRESPONSE']._serialized_end=780
   _globals['_FAILOVER']._serialized_start=783
-  _globals['_FAILOVER']._serialized_end=1149
-  _globals['_FAILOVERMOVE']._serialized_start=1152
-  _globals['_FAILOVERMOVE']._serialized_end=1421
-  _globals['_FAILOVERMOVE_BEFOREENTRY']._serialized_start=1330
-  _globals['_FAILOVERMOVE_BEFOREENTRY']._serialized_end=1375
-  _globals['_FAILOVERMOVE_AFTERENTRY']._serialized_start=1377
-  _globals['_FAILOVERMOVE_AFTERENTRY']._serialized_end=1421
-  _globals['_STARTDRILLREQUEST']._serialized_start=1423
-  _globals['_STARTDRILLREQUEST']._serialized_end=1513
-  _globals['_STARTDRILLRESPONSE']._serialized_start=1515
-  _globals['_STARTDRILLRESPONSE']._serialized_end=1567
-  _globals['_STOPDRILLREQUEST']._serialized_start=1569
-  _globals['_STOPDRILLREQUEST']._serialized_end=1603
-  _globals['_STOPDRILLRESPONSE']._serialized_start=1605
-  _globals['_STOPDRILLRESPONSE']._serialized_end=1656
-  _globals['_DRILL']._serialized_start=1658
-  _globals['_DRILL']._serialized_end=1777
-  _globals['_DRILLNODE']._serialized_start=1780
-  _globals['_DRILLNODE']._serialized_end=2013
-  _globals['_DRILLNODE_PLANNEDENTRY']._serialized_start=1921
-  _globals['_DRILLNODE_PLANNEDENTRY']._serialized_end=1967
-  _globals['_DRILLNODE_GIVENENTRY']._serialized_start=1969
-  _globals['_DRILLNODE_GIVENENTRY']._serialized_end=2013
-  _globals['_FAILOVERSERVICE']._serialized_start=2174
-  _globals['_FAILOVERSERVICE']._serialized_end=2495
+  _globals['_FAILOVER']._serialized_end=1242
+  _globals['_FAILOVERMOVE']._serialized_start=1245
+  _globals['_FAILOVERMOVE']._serialized_end=1514
+  _globals['_FAILOVERMOVE_BEFOREENTRY']._serialized_start=1423
+  _globals['_FAILOVERMOVE_BEFOREENTRY']._serialized_end=1468
+  _globals['_FAILOVERMOVE_AFTERENTRY']._serialized_start=1470
+  _globals['_FAILOVERMOVE_AFTERENTRY']._serialized_end=1514
+  _globals['_STARTDRILLREQUEST']._serialized_start=1516
+  _globals['_STARTDRILLREQUEST']._serialized_end=1606
+  _globals['_STARTDRILLRESPONSE']._serialized_start=1608
+  _globals['_STARTDRILLRESPONSE']._serialized_end=1660
+  _globals['_STOPDRILLREQUEST']._serialized_start=1662
+  _globals['_STOPDRILLREQUEST']._serialized_end=1696
+  _globals['_STOPDRILLRESPONSE']._serialized_start=1698
+  _globals['_STOPDRILLRESPONSE']._serialized_end=1749
+  _globals['_DRILL']._serialized_start=1751
+  _globals['_DRILL']._serialized_end=1870
+  _globals['_DRILLNODE']._serialized_start=1873
+  _globals['_DRILLNODE']._serialized_end=2106
+  _globals['_DRILLNODE_PLANNEDENTRY']._serialized_start=2014
+  _globals['_DRILLNODE_PLANNEDENTRY']._serialized_end=2060
+  _globals['_DRILLNODE_GIVENENTRY']._serialized_start=2062
+  _globals['_DRILLNODE_GIVENENTRY']._serialized_end=2106
+  _globals['_FAILOVERSERVICE']._serialized_start=2267
+  _globals['_FAILOVERSERVICE']._serialized_end=2588
 # @@protoc_insertion_point(module_scope)

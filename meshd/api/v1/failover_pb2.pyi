@@ -271,6 +271,8 @@ class Failover(_message.Message):
     MOVED_FIELD_NUMBER: _builtins.int
     MOVES_FIELD_NUMBER: _builtins.int
     CONNECTIONS_FIELD_NUMBER: _builtins.int
+    LAST_CONNECTION_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
     cluster: _builtins.str
     cause: Global___FailoverCause.ValueType
     detection_seconds: _builtins.float
@@ -280,7 +282,9 @@ class Failover(_message.Message):
     moved: _builtins.int
     """How many services moved; the first 50 of them."""
     connections: _builtins.int
-    """Sockets that were open to pods of the silent nodes once the services had moved; failovers leave them alone. Absent: not counted."""
+    """Sockets that were open to pods of the silent nodes once the services had moved. Absent: not counted."""
+    unanswered: _builtins.int
+    """Of these connections, how many nobody accepted since the nodes were silent; refused ones count. Absent: nobody looked."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Those that are silent."""
@@ -293,6 +297,10 @@ class Failover(_message.Message):
 
     @_builtins.property
     def moves(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailoverMove]: ...
+    @_builtins.property
+    def last_connection(self) -> _timestamp_pb2.Timestamp:
+        """When the last TCP connection to backends of the silent nodes began. Absent: not known."""
+
     def __init__(
         self,
         *,
@@ -306,10 +314,12 @@ class Failover(_message.Message):
         moved: _builtins.int = ...,
         moves: _abc.Iterable[Global___FailoverMove] | None = ...,
         connections: _builtins.int | None = ...,
+        last_connection: _timestamp_pb2.Timestamp | None = ...,
+        unanswered: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "switch_seconds", b"switch_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "_unanswered", b"_unanswered", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "last_connection", b"last_connection", "switch_seconds", b"switch_seconds", "unanswered", b"unanswered"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "cause", b"cause", "cluster", b"cluster", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "moved", b"moved", "moves", b"moves", "nodes", b"nodes", "switch_seconds", b"switch_seconds"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_connections", b"_connections", "_detection_seconds", b"_detection_seconds", "_switch_seconds", b"_switch_seconds", "_unanswered", b"_unanswered", "cause", b"cause", "cluster", b"cluster", "connections", b"connections", "detection_seconds", b"detection_seconds", "ended", b"ended", "found", b"found", "last_connection", b"last_connection", "moved", b"moved", "moves", b"moves", "nodes", b"nodes", "switch_seconds", b"switch_seconds", "unanswered", b"unanswered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__connections: _TypeAlias = _typing.Literal["connections"]  # noqa: Y015
     _WhichOneofArgType__connections: _TypeAlias = _typing.Literal["_connections", b"_connections"]  # noqa: Y015
@@ -317,12 +327,16 @@ class Failover(_message.Message):
     _WhichOneofArgType__detection_seconds: _TypeAlias = _typing.Literal["_detection_seconds", b"_detection_seconds"]  # noqa: Y015
     _WhichOneofReturnType__switch_seconds: _TypeAlias = _typing.Literal["switch_seconds"]  # noqa: Y015
     _WhichOneofArgType__switch_seconds: _TypeAlias = _typing.Literal["_switch_seconds", b"_switch_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__unanswered: _TypeAlias = _typing.Literal["unanswered"]  # noqa: Y015
+    _WhichOneofArgType__unanswered: _TypeAlias = _typing.Literal["_unanswered", b"_unanswered"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__connections) -> _WhichOneofReturnType__connections | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__detection_seconds) -> _WhichOneofReturnType__detection_seconds | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__switch_seconds) -> _WhichOneofReturnType__switch_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__unanswered) -> _WhichOneofReturnType__unanswered | None: ...
 
 Global___Failover: _TypeAlias = Failover  # noqa: Y015
 

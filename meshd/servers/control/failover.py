@@ -140,6 +140,8 @@ def _failover(one: Failover) -> failover_pb2.Failover:
         moved=one.moved,
         moves=map(_move, one.moves),
         connections=one.connections,
+        last_connection=None if one.last_connection_s is None else _timestamp(one.last_connection_s),
+        unanswered=one.unanswered,
     )
 
 

@@ -18,6 +18,7 @@ from tests.netns.pod_network_nodes.test_probes import (
     VIP,
     Mesh,
     events,
+    failovers,
     in_use,
     problems,
 )
@@ -135,18 +136,23 @@ def test_an_outage_closes_connections_only_when_connections_confirm_it(client: C
     assert "does not answer" not in problems(here)
 
     mesh.cut((here, mesh.there), (mesh.there, here))
-    hanging = client.connect(VIP, 80, 24)
+    begun, hanging = time.time(), client.connect(VIP, 80, 24)
     here.agent.wait(lambda: bool(events(here, CONFIRMED)))
     gone = lost = 0
 
     def are_closed() -> bool:
         nonlocal gone, lost
         gone, lost = gone + closed(made), lost + closed(hanging)
-        return gone >= there and f"connects: {lost} unanswered, 0 answered" in problems(here)
+        return gone >= there and lost >= failovers(here)[-1].unanswered > 0
 
     here.agent.wait(are_closed)
     assert gone == there
     # Who is at the other backend stays there.
     assert sum(is_established(each) for each in made) == len(made) - there > 0
-    assert lost > 0
+    first, second = failovers(here)
+    assert first.HasField("ended")
+    assert second.unanswered == lost
+    assert second.connections >= there + lost
+    assert f"connects: {lost} unanswered, 0 answered" in problems(here)
+    assert begun < second.last_connection.ToNanoseconds() / 1e9 < time.time()
     assert (len(events(here, CONFIRMED)), len(events(here, CONTRADICTED))) == (1, 1)

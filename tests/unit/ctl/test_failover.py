@@ -107,6 +107,9 @@ SILENT = Failover(
     2,
     7,
     1_800_000_012.4,
+    (),
+    1_800_000_000.03125,
+    23,
 )
 WITHDRAWN = Failover(
     "cm-2",
@@ -128,11 +131,11 @@ async def test_history_is_a_table_of_the_newest_first(tmp_path: Path) -> None:
         assert (done.status, done.err) == (0, "")
         assert done.out.splitlines() == [
             "FOUND                 LOST            CAUSE      DETECTION  SWITCH  SERVICES        TAKEN OVER BY  "
-            "LEFT OPEN  LASTED   SHARES",
+            "LEFT OPEN  LAST CONNECTION           UNANSWERED  LASTED   SHARES",
             "2027-01-15T08:01:40Z  cm-2            withdrawn  -          4 ms    default/db      nobody         "
-            "-          goes on  cm-2=100% -> nobody",
+            "-          -                         -           goes on  cm-2=100% -> nobody",
             "2027-01-15T08:00:00Z  cm-2/node-1 +1  silent     612 ms     23 ms   default/web +1  cm-1           "
-            "7          12s      cm-1=25%,cm-2=75% -> cm-1=100%",
+            "7          2027-01-15T08:00:00.031Z  23          12s      cm-1=25%,cm-2=75% -> cm-1=100%",
         ]
 
 
@@ -148,4 +151,6 @@ async def test_history_for_programs_says_what_is_not_known_by_leaving_it_out(tmp
         )
         assert (first["detectionSeconds"], first["ended"]) == (0.6124, "2027-01-15T08:00:12.400Z")
         assert first["moves"][0]["before"] == {"cm-1": 0.25, "cm-2": 0.75}
-        assert not {"detectionSeconds", "connections", "ended"} & second.keys()
+        assert (first["unanswered"], first["lastConnection"][:23]) == (23, "2027-01-15T08:00:00.031")
+        absent = {"detectionSeconds", "connections", "ended", "lastConnection", "unanswered"}
+        assert not absent & second.keys()

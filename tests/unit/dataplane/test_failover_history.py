@@ -11,6 +11,7 @@ from meshd.dataplane import failover_history
 from meshd.dataplane.failover_history import FailoverHistory
 from meshd.dataplane.held import Held
 from meshd.dataplane.layouts import Layouts, layouts
+from meshd.dataplane.probes.confirmation import Connects
 from meshd.dataplane.socket_lb import Planner
 from meshd.kernel.object import BpfObject
 from meshd.model import (
@@ -158,6 +159,29 @@ def test_a_node_that_falls_later_is_another_failover(site: Site) -> None:
     site.write()
     assert [each.nodes for each in site.history.failovers] == [("n1",), ("n2",)]
     assert site.history.counts == {("cm-2", Cause.SILENT): 2}
+
+
+def test_what_connections_to_silent_nodes_saw_is_summed_over_them_until_they_answer(site: Site) -> None:
+    site.history.saw("cm-2", "n1", Connects(9, 0, 99.0))  # nothing is known of a failover yet
+    site.falls("cm-2", "n1")
+    site.falls("cm-2", "n2")
+    site.write()
+    site.history.saw("cm-2", "n1", Connects(3, 0, 99.5))
+    site.history.saw("cm-2", "n2", Connects(2, 0, 0.0))
+    (one,) = site.history.failovers
+    assert (one.unanswered, one.last_connection_s) == (5, WALL_S + 99.5)
+    site.now += 3
+    site.history.saw("cm-2", "n2", Connects(4, 0, 102.0))
+    (one,) = site.history.failovers
+    assert (one.unanswered, one.last_connection_s) == (7, WALL_S + 102)
+    # A start of the agent forgets what was answered meanwhile, so its sums may be smaller.
+    again = Site(site.planner.layouts, [one])
+    again.history.saw("cm-2", "n2", Connects(1, 0, 50.0))
+    assert again.history.failovers == [one]
+    for node in ("n1", "n2"):
+        site.answers("cm-2", node)
+    site.history.saw("cm-2", "n2", Connects(9, 1, 103.0))
+    assert site.history.failovers[0].unanswered == 7
 
 
 def test_a_backend_added_on_a_silent_node_moves_nothing(site: Site) -> None:
