@@ -8,11 +8,12 @@ from meshd.model import Backend, Frontend, OnStale
 
 
 class Place(NamedTuple):
-    """Where clients are: this node, its zone (empty: not known), and its cluster."""
+    """Where clients are: this node, its zone and region (empty: not known), and its cluster."""
 
     node: str
     zone: str = ""
     cluster: str = ""
+    region: str = ""
 
 
 class Candidate(NamedTuple):
@@ -20,6 +21,7 @@ class Candidate(NamedTuple):
 
     ``reachable``: not known to be out of reach. One that is not stays alive: who is connected to it is left alone, unless
     it is ``lost``, which is confirmed, and the service asks for it.
+    ``region``: of its node; empty: not known, or nobody asks.
     ``on_stale``: how it may be used though nobody vouches for it; KEEP also where somebody does.
     """
 
@@ -29,6 +31,7 @@ class Candidate(NamedTuple):
     reachable: bool = True
     on_stale: OnStale = OnStale.KEEP
     lost: bool = False
+    region: str = ""
 
 
 class Able(NamedTuple):

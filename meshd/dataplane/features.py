@@ -45,6 +45,7 @@ def service_planner(context: Context) -> socket_lb.Planner:
         returns=context.returns,
         staleness=Staleness(OnStale(config.clustermesh.on_stale)),
         drills=context.drills,
+        region=config.region,
     )
 
 

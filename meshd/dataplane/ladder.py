@@ -203,10 +203,10 @@ def is_in(target: Target, candidate: Candidate, place: Place) -> bool:
             return is_on_node(candidate, place.node)
         case Where.ZONE:
             return bool(place.zone) and candidate.backend.zone == place.zone
-        case Where.LOCAL:
-            return not candidate.remote
-        case Where.REMOTE:
-            return candidate.remote
+        case Where.REGION:
+            return bool(place.region) and candidate.region == place.region
+        case Where.LOCAL | Where.REMOTE:
+            return candidate.remote is (target.where is Where.REMOTE)
         case Where.CLUSTER:
             return cluster_of(candidate, place) == target.cluster
         case Where.ANY:

@@ -30,6 +30,7 @@ from meshd.dataplane.layouts import (
 )
 from meshd.dataplane.out_of_reach import OutOfReach
 from meshd.dataplane.ramp import choose_with_returns
+from meshd.dataplane.regions import Regions
 from meshd.dataplane.returns import Returns
 from meshd.dataplane.rows import Plan, Rows, ServedFrontend
 from meshd.dataplane.staleness import Staleness
@@ -39,13 +40,16 @@ from meshd.model import (
     Backend,
     BackendPort,
     Frontend,
+    OnStale,
     Protocol,
     Service,
     ServiceName,
     Workload,
     is_ipv4,
 )
+from meshd.model.cluster import REMOTE_PREFIX
 from meshd.model.drill import Drill
+from meshd.model.failover import Where, speaks_of
 from meshd.state import Mesh, sharing
 from meshd.state.mesh import PRECEDENCE, precedence
 
@@ -63,7 +67,7 @@ CONTESTED = frozenset({"frontends", "workloads"})
 class Planner:
     """What plans depend on besides the mesh: where this is, and what the kernel held at the start.
 
-    ``zone`` empty: the one that a source says this node is in.
+    ``zone``, ``region`` empty: those that a source says this node is in.
     """
 
     layouts: Layouts
@@ -75,6 +79,8 @@ class Planner:
     returns: Returns = field(default_factory=Returns)
     staleness: Staleness = field(default_factory=Staleness)
     drills: Drills = field(default_factory=Drills)
+    region: str = ""
+    regions: Regions = field(default_factory=Regions)
 
     def service(self, mesh: Mesh, name: ServiceName) -> Plan:
         """The rows of one service; none if no source names it (any more)."""
@@ -113,9 +119,11 @@ class Planner:
 
     def place(self, mesh: Mesh) -> Place:
         """Where this node's clients are."""
-        said = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
-        zone = self.zone or next((node.zone for node in said if node is not None), "")
-        return Place(self.node, zone, self.cluster)
+        named = (mesh.nodes.get((source, self.cluster, self.node)) for source in PRECEDENCE)
+        said = next((node for node in named if node is not None), None)
+        zone = self.zone or (said.zone if said is not None else "")
+        region = self.region or (said.region if said is not None else "")
+        return Place(self.node, zone, self.cluster, region)
 
     def source(self, mesh: Mesh, name: str) -> Plan:
         """The row that says what the number of a source means."""
@@ -139,10 +147,29 @@ class Planner:
             remote = is_remote_source(part.source)
             if part.source == service.source or (remote and is_global):
                 stale = self.staleness.of(mesh, service, part.source, part)
-                for backend in part.backends:
-                    silent = remote and self.out_of_reach.has(mesh, part.source, backend.address)
-                    lost = silent and self.out_of_reach.is_confirmed(mesh, part.source, backend.address)
-                    yield Candidate(backend, part.source, remote, not silent, stale, lost)
+                yield from (
+                    self._candidate(mesh, service, each, part.source, stale) for each in part.backends
+                )
+
+    def _candidate(
+        self, mesh: Mesh, service: Service, backend: Backend, source: str, stale: OnStale
+    ) -> Candidate:
+        """``backend`` as ``source`` names it, with what is known of its node."""
+        remote = is_remote_source(source)
+        silent = remote and self.out_of_reach.has(mesh, source, backend.address)
+        lost = silent and self.out_of_reach.is_confirmed(mesh, source, backend.address)
+        region = self._region(mesh, service, source, backend)
+        return Candidate(backend, source, remote, not silent, stale, lost, region)
+
+    def _region(self, mesh: Mesh, service: Service, source: str, backend: Backend) -> str:
+        """The region of a backend, where the service asks for it."""
+        if not speaks_of(service.failover, Where.REGION):
+            return ""
+        if is_remote_source(source):
+            return self.regions.of(mesh, source.removeprefix(REMOTE_PREFIX), backend)
+        if backend.node == self.node:
+            return self.place(mesh).region
+        return self.regions.of(mesh, self.cluster, backend)
 
     def _key(self, frontend: Frontend) -> bytes:
         return self.layouts.endpoint.encode(Endpoint(frontend.address, frontend.port, frontend.protocol))
@@ -210,11 +237,8 @@ class Planner:
             if counts and mesh.is_unheard(backend.source):
                 port = BackendPort(frontend.port_name, frontend.protocol, backend.endpoint.port)
                 found = Backend(Address(backend.endpoint.address), (port,), weight=backend.weight)
-                silent = self.out_of_reach.has(mesh, backend.source, found.address)
                 stale = self.staleness.of(mesh, service, backend.source)
-                remote = is_remote_source(backend.source)
-                lost = silent and self.out_of_reach.is_confirmed(mesh, backend.source, found.address)
-                yield Candidate(found, backend.source, remote, not silent, stale, lost)
+                yield self._candidate(mesh, service, found, backend.source, stale)
 
     def _list(
         self, frontend: Endpoint, chosen: dict[Endpoint, Candidate], rows: Rows, has_members: bool

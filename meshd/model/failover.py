@@ -1,6 +1,6 @@
 """The ladder of a service: whose backends take its traffic, rung after rung.
 
-    local, zone, cluster:cm-2 weight 3 + cluster:cm-3 weight 1 capacity 40, any
+    local, zone, region, cluster:cm-2 weight 3 + cluster:cm-3 weight 1 capacity 40, any
 
 A comma separates rungs, ``+`` joins targets on one. A backend belongs to the first target that speaks of it. A ladder is a
 preference: backends of which none speaks serve if no others do.
@@ -31,6 +31,8 @@ class Where(Enum):
     """On this node."""
     ZONE = "zone"
     """In this node's zone, of whatever cluster."""
+    REGION = "region"
+    """On nodes of this node's region, of whatever cluster."""
     LOCAL = "local"
     """In this node's cluster."""
     REMOTE = "remote"
@@ -82,6 +84,11 @@ def parse_ladder(text: str) -> Ladder:
     if len(targets) > TARGETS_MAX:
         raise ValueError(f"{len(targets)} targets; at most {TARGETS_MAX} are useful")
     return rungs
+
+
+def speaks_of(ladder: Ladder, where: Where) -> bool:
+    """Whether a target of ``ladder`` is ``where``."""
+    return any(target.where is where for rung in ladder for target in rung)
 
 
 def format_ladder(ladder: Ladder) -> str:

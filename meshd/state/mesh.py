@@ -22,12 +22,14 @@ from meshd.model import (
     Identity,
     Namespace,
     Node,
+    NodeState,
     Outage,
     Service,
     ServiceName,
     Workload,
 )
 from meshd.model.cluster import KUBERNETES, REMOTE_PREFIX
+from meshd.model.failover import Where, speaks_of
 from meshd.model.outage import PROBES
 from meshd.state.outcomes import Outcomes, PlanKey
 from meshd.state.table import Table
@@ -87,6 +89,8 @@ class Mesh(Outcomes):
         # By source, kept current so that a status of a large mesh need not walk it.
         self.service_counts: Counter[str] = Counter()
         self.backend_counts: Counter[str] = Counter()
+        # Those whose ladder speaks of regions: where nodes are decides which backends they use.
+        self._by_region: set[tuple[str, ServiceName]] = set()
         self._by_service: dict[ServiceName, tuple[set[str], set[tuple[str, ServiceName, str]]]] = {}
         self._sources: dict[str, SourceStatus] = {}
         self._observers: list[Callable[[str, list[Object], list[tuple[type, Hashable]]], None]] = []
@@ -234,6 +238,7 @@ class Mesh(Outcomes):
         table.put(revision, value.key, value)
         self._index(value, present=True)
         self._mark(value, revision)
+        self._mark_regions(before, value, revision)
         return True
 
     def _delete(self, source: str, revision: int, kind: type, key: Hashable) -> bool:
@@ -245,6 +250,7 @@ class Mesh(Outcomes):
         table.delete(revision, key)
         self._index(value, present=False)
         self._mark(value, revision)
+        self._mark_regions(value, None, revision)
         return True
 
     def _count(self, source: str, value: Object | None, step: int) -> None:
@@ -257,6 +263,10 @@ class Mesh(Outcomes):
         item: Hashable
         if isinstance(value, Service):
             name, part, item = value.name, 0, value.source
+            if present and speaks_of(value.failover, Where.REGION):
+                self._by_region.add(value.key)
+            else:
+                self._by_region.discard(value.key)
         elif isinstance(value, BackendSlice):
             name, part, item = value.service, 1, value.key
         else:
@@ -273,6 +283,12 @@ class Mesh(Outcomes):
     def _mark(self, value: Object, revision: int) -> None:
         for key in self._plan_keys(value):
             self._mark_key(key, revision)
+
+    def _mark_regions(self, before: Object | None, after: Object | None, revision: int) -> None:
+        """What is to be planned anew because a node is in another region, or has other pods there."""
+        if self._by_region and _in_region(before) != _in_region(after):
+            for _, name in self._by_region:
+                self._mark_key(PlanKey("service", str(name)), revision)
 
     def _plan_keys(self, value: Object) -> Iterator[PlanKey]:
         match value:
@@ -312,6 +328,13 @@ class Mesh(Outcomes):
                 for name in self._by_service:
                     self._mark_key(PlanKey("service", str(name)), self.revision)
             self._wake()
+
+
+def _in_region(value: Object | None) -> tuple[object, ...]:
+    """What a node has in a region; empty: it is none, or in none that is known."""
+    if not isinstance(value, Node) or not value.region or value.state is NodeState.REFUSED:
+        return ()
+    return value.region, value.addresses, value.pod_cidrs, value.extra
 
 
 def precedence(source: str) -> int:

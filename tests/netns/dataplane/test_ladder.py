@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from dataclasses import replace
 from fractions import Fraction
 
 from meshd.dataplane.dataplane import Dataplane
 from meshd.dataplane.layouts import Endpoint, SlotKey
 from meshd.model import Address, Protocol, format_address, parse_address
+from meshd.model import Node as Machine
 from meshd.model.failover import parse_ladder
 from meshd.state import Mesh
 from tests.netns.dataplane.node import BACKENDS4, VIP4, Node, backend, backends, service, serving
@@ -101,3 +103,28 @@ async def test_a_cluster_that_is_back_is_given_its_share_step_by_step(node: Node
         assert seen[0] < 0.5
         assert seen == sorted(seen)
         assert shares(dataplane) == {HERE: 1.0}
+
+
+async def test_backends_of_this_nodes_region_go_before_others_as_soon_as_nodes_say_where_they_are(
+    node: Node,
+) -> None:
+    regional = service(is_global=True, failover=parse_ladder("region, any"), min_healthy_percent=0)
+    near = Machine("cm-2", "n1", "cluster:cm-2", pod_cidrs=(f"{SECOND}/32",))
+    far = Machine("cm-3", "n1", "cluster:cm-3", pod_cidrs=(f"{THIRD}/32",))
+    own = Machine("cm-1", "node-1", "manifests", region="west")
+    third = round(1 / 3, 6)
+    async with node.agent() as dataplane:
+        for machine, at in ((near, SECOND), (far, THIRD)):
+            named = backends(backend(at), source=machine.source, cluster=machine.cluster)
+            node.mesh.replace(machine.source, [machine, named])
+        node.mesh.replace("manifests", [regional, backends(backend(HERE)), own])
+        await node.settle()
+        assert shares(dataplane) == dict.fromkeys(BACKENDS4, third)
+        node.mesh.apply(far.source, [replace(far, region="east")])
+        node.mesh.apply(near.source, [replace(near, region="west")])
+        await node.settle()
+        assert shares(dataplane) == {SECOND: 1.0}
+        await node.settle(node.mesh.apply("manifests", [replace(own, region="east")]))
+        assert shares(dataplane) == {THIRD: 1.0}
+        await node.settle(node.mesh.apply("manifests", [replace(own, region="north")]))
+        assert shares(dataplane) == dict.fromkeys(BACKENDS4, third)

@@ -24,8 +24,9 @@ from meshd.model import (
 )
 from meshd.model.failover import parse_ladder
 
-# We are node n1 in zone z1 of cluster c1.
-PLACE = Place("n1", "z1", "c1")
+# We are node n1 in zone z1 of cluster c1, in region r1.
+PLACE = Place("n1", "z1", "c1", "r1")
+REGIONS = {"z1": "r1", "z2": "r1", "z3": "r2"}
 CONDITIONS: dict[str, dict[str, object]] = {
     "ready": {},
     "unready": {"ready": False, "serving": False},
@@ -46,7 +47,8 @@ def candidate(
         **CONDITIONS[state],  # type: ignore[arg-type]
     )
     remote = cluster != "c1"
-    return Candidate(backend, f"cluster:{cluster}" if remote else "manifests", remote, reachable)
+    source = f"cluster:{cluster}" if remote else "manifests"
+    return Candidate(backend, source, remote, reachable, region=REGIONS.get(zone, ""))
 
 
 def candidates(text: str) -> list[Candidate]:
@@ -109,6 +111,10 @@ LADDERS: list[tuple[str, str, int | None, str, dict[str, str]]] = [
     ("weights of targets, and a spill", A3_B1 + ", any", 100, "1*c2 1*c2! 1*c3 1*c3! 1*c9",
      {"c2": "3/8", "c3": "1/8", "c9": "1/2"}),
     ("no weights, so those of backends", "cluster:c2 + cluster:c3", None, "1*c2 5*c3", {"c2": "1/6", "c3": "5/6"}),
+    ("region after zone", "zone, region, any", None, "1*c1/z2 1*c2/z1 1*c2/z3", {"c2/z1": "1"}),
+    ("nobody in the zone", "zone, region, any", None, "1*c1/z2 1*c2/z2 2*c2/z3 2*c1", {"c1/z2": "1/2", "c2/z2": "1/2"}),
+    ("in the region too few", "region, any", 100, "1*c2/z2 1*c2/z2! 2*c1/z3", {"c2/z2": "1/2", "c1/z3": "1/2"}),
+    ("nobody in the region", "zone, region", None, "1*c2/z3 1*c3", {"c2/z3": "1/2", "c3": "1/2"}),
     ("zone before cluster", "zone, local, any", None, "1*c1/z2 1*c2/z1 1*c2/z3", {"c2/z1": "1"}),
     ("node first", "node, any", None, "3*c1/z1 3*c2/z1", {"c1/z1": "1"}),
     ("own cluster by name", "cluster:c2, cluster:c1, any", None, "1*c1 1*c9", {"c1": "1"}),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from meshd.model.failover import Ladder, Target, Where, format_ladder, parse_ladder
 
 NODE, ZONE, LOCAL = Target(Where.NODE), Target(Where.ZONE), Target(Where.LOCAL)
-REMOTE, ANY = Target(Where.REMOTE), Target(Where.ANY)
+REGION, REMOTE, ANY = Target(Where.REGION), Target(Where.REMOTE), Target(Where.ANY)
 
 
 def cluster(name: str, weight: int = 0) -> Target:
@@ -41,8 +41,8 @@ def test_commas_separate_rungs_and_plus_joins_targets(text: str, ladder: Ladder)
         ("", "a rung is empty"),
         ("local,, any", "a rung is empty"),
         ("local +", "a rung is empty"),
-        ("near", "'near' is not one of node, zone, local, remote, any, cluster:NAME"),
-        ("region", "'region' is not one of"),
+        ("near", "'near' is not one of node, zone, region, local, remote, any, cluster:NAME"),
+        ("regions", "'regions' is not one of"),
         ("cluster", "'cluster' is not one of"),
         ("cluster:", "'cluster:': '' is no name of a cluster"),
         ("cluster:Ä", "'cluster:Ä': 'Ä' is no name of a cluster"),
@@ -70,7 +70,7 @@ def test_what_is_no_ladder_is_refused_with_the_part_and_the_reason(text: str, re
         parse_ladder(text)
 
 
-places = st.sampled_from([NODE, ZONE, LOCAL, REMOTE, ANY]) | st.integers(0, 99).map(
+places = st.sampled_from([NODE, ZONE, REGION, LOCAL, REMOTE, ANY]) | st.integers(0, 99).map(
     lambda n: cluster(f"c{n}")
 )
 

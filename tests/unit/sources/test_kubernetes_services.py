@@ -242,7 +242,7 @@ def test_a_ladder_and_its_minimum_are_annotations() -> None:
 
 
 def test_a_bad_ladder_is_refused_with_its_part() -> None:
-    with pytest.raises(InvalidObject, match="'near' is not one of node, zone, local") as refused:
+    with pytest.raises(InvalidObject, match="'near' is not one of node, zone, region, local") as refused:
         service("{}", "{meshd.io/failover: 'local, near'}")
     assert refused.value.object_name == "Service galaxy/rebel-base"
 

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from meshd.errors import RowsFailed
-from meshd.model import Backend, BackendSlice, Namespace, Service, ServiceName, Workload, parse_address
+from meshd.model import (
+    Backend,
+    BackendSlice,
+    Identity,
+    Namespace,
+    Node,
+    NodeState,
+    Service,
+    ServiceName,
+    Workload,
+    parse_address,
+)
+from meshd.model.failover import parse_ladder
+from meshd.model.workload import IDENTITIES
 from meshd.state import Mesh, PlanKey, SourceState
 
 NAME = ServiceName("default", "a")
@@ -61,6 +75,52 @@ def test_services_and_backends_of_each_source_are_counted() -> None:
     mesh.replace("manifests", [])
     assert mesh.service_counts == {"manifests": 0, "api": 1}
     assert mesh.backend_counts == {"manifests": 0}
+
+
+def test_a_pod_is_planned_again_when_it_is_somebody_else() -> None:
+    mesh = Mesh()
+    key = PlanKey("workload", "default/pod")
+    for number in (65540, 65541):
+        mesh.apply(IDENTITIES, [Identity("default", "pod", number)])
+        assert list(mesh.take_changes()) == [key]
+    mesh.apply(IDENTITIES, deletes=[(Identity, (IDENTITIES, "default", "pod"))])
+    assert list(mesh.take_changes()) == [key]
+
+
+# What a node is, and what it is then.
+NODE = Node("cm-2", "n1", "cluster:cm-2", (parse_address("192.0.2.1"),), ("10.2.1.0/24",), region="west")
+MOVES = {
+    "it comes": (None, NODE, True),
+    "it goes": (NODE, None, True),
+    "into another region": (NODE, replace(NODE, region="east"), True),
+    "other pods": (NODE, replace(NODE, pod_cidrs=("10.2.2.0/24",)), True),
+    "nothing of it counts any more": (NODE, replace(NODE, state=NodeState.REFUSED), True),
+    "another zone": (NODE, replace(NODE, zone="b"), False),
+    "without a region": (None, replace(NODE, region=""), False),
+}
+
+
+@pytest.mark.parametrize("case", MOVES)
+@pytest.mark.parametrize("ladder", ["zone, region, any", "zone, any"])
+def test_a_service_that_asks_for_regions_is_planned_again_when_a_node_is_elsewhere(
+    case: str, ladder: str
+) -> None:
+    before, after, expected = MOVES[case]
+    mesh = Mesh()
+    mesh.apply("manifests", [service(failover=parse_ladder(ladder))])
+    mesh.apply(NODE.source, [before] if before else [])
+    mesh.take_changes()
+    mesh.apply(NODE.source, [after] if after else [], [] if after else [(Node, NODE.key)])
+    assert (KEY in mesh.take_changes()) is (expected and "region" in ladder)
+
+
+def test_a_service_that_asks_for_regions_no_more_is_left_alone() -> None:
+    mesh = Mesh()
+    mesh.apply("manifests", [service(failover=parse_ladder("region, any"))])
+    mesh.apply("manifests", [service()])
+    mesh.take_changes()
+    mesh.apply(NODE.source, [NODE])
+    assert KEY not in mesh.take_changes()
 
 
 def test_a_namespace_has_its_services_and_workloads_planned_again() -> None:
