@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 import yaml
 
+from clustermesh import pin_file
 from clustermesh.authority import KeyPair
+from clustermesh.pin import Pin
 from meshd.errors import ConfigError
 from meshd.lab.certificates import Authority
 from meshd.lab.layout import Cluster, Places
@@ -81,6 +83,8 @@ def write_files(places: Places, clusters: Sequence[Cluster]) -> None:
                 continue
             pair = authorities[cluster.name].issue(f"remote-{reader.name}")
             content = _client_file(cluster, authorities[cluster.name], pair)
+            # As after a join: what a lab's clusters name is no question of which node was the first.
+            content += pin_file.render(Pin(cluster.id, cluster.networks))
             replace_file(places.peers(reader.name) / cluster.name, content)
 
 

@@ -70,6 +70,17 @@ class Cluster:
     def etcd(self) -> Addresses:
         return fabric_address(self.id, 2)
 
+    @property
+    def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """In which its nodes and pods have addresses."""
+        fabric = fabric_address(self.id, 0)
+        return (
+            IPv4Network(f"10.{self.id}.0.0/16"),
+            IPv6Network(f"fd00:{self.id:x}::/32"),
+            IPv4Network((fabric.v4, 24)),
+            IPv6Network((fabric.v6, 112)),
+        )
+
     def service_address(self, index: int) -> Addresses:
         """The ClusterIPs of the ``index``-th service (0-based) of this cluster."""
         v4 = IPv4Address(int(SERVICES_V4.network_address) + self.id * 4096 + 1 + index)

@@ -61,3 +61,13 @@ def test_the_longest_socket_path_is_one_the_kernel_takes() -> None:
     places = Places("m" * 20, Path("/cg"))
     (cluster,) = layout.clusters(LabSpec((ClusterSpec("c" * 32, 1, NODES_MAX),)))
     assert len(str(places.socket(cluster.nodes[-1]))) < 108
+
+
+def test_a_cluster_s_networks_hold_its_nodes_and_pods_and_no_other_cluster_s() -> None:
+    found = _clusters(1, 2, CLUSTER_ID_MAX, nodes=3)
+    for cluster in found:
+        for other in found:
+            own = cluster is other
+            for node in other.nodes:
+                for address in (*node.fabric, *node.pod_address(layout.LAST_POD_HOST)):
+                    assert any(address in network for network in cluster.networks) is own
