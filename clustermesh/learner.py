@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Literal
@@ -15,10 +17,14 @@ from clustermesh.errors import ClustermeshError, OptionsError
 from clustermesh.invitation import as_mapping, dump
 from clustermesh.learned_pin import ForbidsNetwork, learnable, learned, no_network
 from clustermesh.node_record import Node
-from clustermesh.pin import Pin
+from clustermesh.pin import Pin, within
 from clustermesh.whole_file import write
 
 log = structlog.get_logger()
+
+LEARN_S = 60.0
+"""For so long after the first list with nodes others teach, too: of a cluster that is starting they come one by one."""
+MOST_TRIED = 10_000
 
 PinOrigin = Literal["stated", "learned", "none yet"]
 
@@ -70,7 +76,7 @@ class Learner:
     """Of peer ``name``, whose file states ``stated``. ``pins`` None: nothing is ever learned.
 
     ``forbids``: which networks no peer may have. ``elsewhere()``: what other peers have, ``stated_elsewhere()`` what they
-    were joined with.
+    were joined with. ``learn_s``: after the first list with nodes for so long.
     """
 
     def __init__(
@@ -82,6 +88,7 @@ class Learner:
         forbids: ForbidsNetwork = no_network,
         elsewhere: Callable[[], Iterable[Network]] = tuple,
         stated_elsewhere: Callable[[], Sequence[Network]] = tuple,
+        learn_s: float = LEARN_S,
     ) -> None:
         self._name = name
         self._stated = stated
@@ -89,7 +96,12 @@ class Learner:
         self._forbids = forbids
         self._elsewhere = elsewhere
         self._stated_elsewhere = stated_elsewhere
+        self._learn_s = learn_s
         self._learned: Pin | None = None
+        # All that was learned from; empty: an earlier process did.
+        self._named = Counter[Network]()
+        self._until = 0.0
+        self._tried: set[frozenset[Network]] = set()
         self.problem = ""
         self.load()
 
@@ -125,21 +137,31 @@ class Learner:
 
     @property
     def is_to_learn(self) -> bool:
-        """Whether the next list with nodes says what the peer's pin is."""
-        return self._pins is not None and self._learned is None and not self.problem and not self._states_all
+        """Whether the next list with nodes says what the peer's pin is, or more of it."""
+        if self._pins is None or self.problem or self._states_all:
+            return False
+        return self._learned is None or time.monotonic() < self._until
 
     def would_learn(self, node: Node) -> bool:
-        """Whether something is to be learned, and a list with ``node`` may teach it."""
-        return self.is_to_learn and bool(learnable([node], self._forbids))
+        """Whether a list with ``node`` may teach something; said once of the same networks."""
+        if not self.is_to_learn:
+            return False
+        named = frozenset(each for each in learnable([node], self._forbids) if not self._has(each))
+        if not named or named in self._tried or len(self._tried) >= MOST_TRIED:
+            return False
+        self._tried.add(named)
+        return True
 
     async def learn(self, cluster_id: int, nodes: Sequence[Node]) -> bool:
-        """``nodes`` are all that a peer with ``cluster_id`` names; whether its pin was learned from them."""
+        """``nodes`` are all that a peer with ``cluster_id`` names; whether its pin is another by them."""
         if not self.is_to_learn or self._pins is None:
             return False
-        named = learnable(nodes, self._forbids, self._elsewhere())
-        found = learned(cluster_id, named, self._stated_elsewhere())
-        if found is None:
+        self._named |= learnable(nodes, self._forbids, self._elsewhere())
+        found = learned(cluster_id, self._named, self._stated_elsewhere())
+        if found is None or found == self._learned:
             return False
+        if self._learned is None:
+            self._until = time.monotonic() + self._learn_s
         self._learned = found
         networks = [str(each) for each in found.networks]
         log.info("pin learned, unconfirmed", cluster=self._name, cluster_id=cluster_id, networks=networks)
@@ -153,6 +175,10 @@ class Learner:
                 reason=str(error),
             )
         return True
+
+    def _has(self, network: Network) -> bool:
+        found = self._learned.networks if self._learned is not None else ()
+        return any(within(network, each) for each in found)
 
     @property
     def _states_all(self) -> bool:

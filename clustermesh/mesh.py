@@ -18,7 +18,7 @@ from clustermesh.errors import DirectoryUnreadable, OptionsError
 from clustermesh.keys import cluster_name_problem
 from clustermesh.known import Known
 from clustermesh.learned_pin import ForbidsNetwork, named_by, no_network
-from clustermesh.learner import LearnedPins, Learner
+from clustermesh.learner import LEARN_S, LearnedPins, Learner
 from clustermesh.node_reader import NodeSink
 from clustermesh.peers import Peer, Scan, read_directory
 from clustermesh.pin import REACHED_BY, Forbids, nothing
@@ -30,9 +30,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class MeshOptions:
-    """``scan_s``: how often the directory is read, in seconds."""
+    """In seconds. ``scan_s``: how often the directory is read. ``learn_s``: for so long after its first list with nodes a
+    peer that nobody pinned may name more networks."""
 
     scan_s: float = 1.0
+    learn_s: float = LEARN_S
     remote: RemoteOptions = field(default_factory=RemoteOptions)
 
 
@@ -196,6 +198,7 @@ class ClusterMesh:
                 forbids=self._forbids_network,
                 elsewhere=lambda: self._elsewhere(peer.name),
                 stated_elsewhere=lambda: self._stated_elsewhere(peer.name),
+                learn_s=self._options.learn_s,
             ),
         )
         self._read_anew.discard(peer.name)

@@ -114,12 +114,10 @@ class NodeReader:
         self._settle = settle
 
         def node(key: str, name: str, value: bytes) -> Node:
-            return pin().node(key, decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id))
-
-        def put_node(to: str, node: Node) -> None:
-            sink.put_node(to, node)
-            if teaches(node):
+            read = decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id)
+            if teaches(read):
                 self._nodes.list_again()
+            return pin().node(key, read)
 
         async def look(listing: Listing) -> None:
             if learn is None:
@@ -166,7 +164,7 @@ class NodeReader:
             copy=copies.nodes,
             outlet=_ToSink(
                 sink.replace_nodes,
-                put_node,
+                sink.put_node,
                 sink.node_vanished,
                 cluster,
                 "nodes",

@@ -94,7 +94,7 @@ class Pin:
                 raise InvalidRecord(key, where, f"{to_text(address)} is in no network {self._of_which}")
 
     def _check_network(self, key: str, where: str, network: Network) -> None:
-        if self.networks and not any(_within(network, wider) for wider in self.networks):
+        if self.networks and not any(within(network, wider) for wider in self.networks):
             raise InvalidRecord(key, where, f"{network} is in no network {self._of_which}")
 
     @property
@@ -150,5 +150,6 @@ def render(pin: Pin) -> dict[str, Any]:  # Any: YAML
     return {"cluster-id": pin.cluster_id, "networks": [str(network) for network in pin.networks]}
 
 
-def _within(network: Network, wider: Network) -> bool:
+def within(network: Network, wider: Network) -> bool:
+    """Whether all of ``network`` lies in ``wider``."""
     return network.version == wider.version and network.subnet_of(wider)  # type: ignore[arg-type] # of one family, which types do not show

@@ -296,6 +296,8 @@ class Remote:
         async def learn(nodes: Sequence[Node]) -> None:
             if await self._learner.learn(config.cluster_id, nodes):
                 self.judge_again()
+                # What was refused may be allowed now.
+                self._judge_again()
 
         if self._nodes is None:
             return (services.run(),)

@@ -61,7 +61,9 @@ def directory(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def reading(directory: Path, forbids_network: ForbidsNetwork = no_network) -> AsyncIterator[Reading]:
+async def reading(
+    directory: Path, forbids_network: ForbidsNetwork = no_network, learn_s: float = 0.0
+) -> AsyncIterator[Reading]:
     sink = RecordingSink()
     nodes = RecordingNodes(sink)
     mesh = ClusterMesh(
@@ -69,7 +71,7 @@ async def reading(directory: Path, forbids_network: ForbidsNetwork = no_network)
         "cm-9",
         9,
         sink,
-        options=MeshOptions(scan_s=0.05, remote=RemoteOptions(retry_last_s=0.2)),
+        options=MeshOptions(scan_s=0.05, learn_s=learn_s, remote=RemoteOptions(retry_last_s=0.2)),
         nodes=nodes,
         forbids_network=forbids_network,
         pins=LearnedPins(directory.with_name("pins")),
@@ -172,6 +174,30 @@ async def test_what_is_learned_is_of_the_first_list_with_nodes(
         await one.learned()
         await one.sink.until(lambda: set(one.sink.services["cm-1"]) == {"ns/mine"})
         await one.sink.until(lambda: "ns/stolen" in getattr(one.status(), "refused", {}))
+
+
+async def test_nodes_of_a_cluster_that_is_just_starting_teach_one_after_the_other(
+    etcd: EtcdProcess, kv: Kv, directory: Path
+) -> None:
+    await share(kv, node("n2", "fd00:1:2::/64"), early="fd00:1:1::9")
+    join(directory, etcd)
+    async with reading(directory, learn_s=600.0) as one:
+        await one.sink.told("synced", "cm-1")
+        assert one.networks() == ("learned", ["192.168.0.0/16", "fd00:1:2::/48"])
+        assert set(one.sink.services["cm-1"]) == set()
+        await share(kv, node("n1", "fd00:1:1::/64"))
+        await one.sink.until(lambda: "ns/early" in one.sink.services["cm-1"])
+        assert one.networks() == ("learned", ["192.168.0.0/16", "fd00:1:1::/48", "fd00:1:2::/48"])
+        assert set(one.nodes.nodes) == {"n1", "n2"}
+        await one.sink.until(lambda: getattr(one.status(), "refused", None) == {})
+        # What cannot be learned then is refused all the same, and asked for once only.
+        await share(kv, node("n3", "0.0.0.0/0"))
+        await one.sink.until(lambda: "node n3" in getattr(one.status(), "refused", {}))
+    async with reading(directory, learn_s=600.0) as again:
+        await again.sink.told("synced", "cm-1")
+        assert again.networks() == ("learned", ["192.168.0.0/16", "fd00:1:1::/48", "fd00:1:2::/48"])
+        await share(kv, node("n4", "10.4.1.0/24"))
+        await again.sink.until(lambda: "node n4" in getattr(again.status(), "refused", {}))
 
 
 async def test_a_hostile_first_list_gains_nothing_that_is_somebody_s(

@@ -117,7 +117,7 @@ NODES = [node("n1", "10.2.1.0/24", "fd00:2::1")]
 
 async def test_the_first_list_with_nodes_is_learned_once_and_by_the_next_process_too(tmp_path: Path) -> None:
     pins = LearnedPins(tmp_path / "pins")
-    one = Learner("cm-2", ANY, pins)
+    one = Learner("cm-2", ANY, pins, learn_s=0.0)
     assert (one.pin, one.origin) == (ANY, "none yet")
     assert not await one.learn(2, [])
     assert one.origin == "none yet"
@@ -131,6 +131,20 @@ async def test_the_first_list_with_nodes_is_learned_once_and_by_the_next_process
     assert pins.forget("cm-2")
     assert not pins.forget("cm-2")
     assert Learner("cm-2", ANY, pins).origin == "none yet"
+
+
+async def test_more_is_learned_for_a_while_of_the_same_bounds(tmp_path: Path) -> None:
+    one = Learner("cm-2", ANY, LearnedPins(tmp_path), learn_s=600.0)
+    wider = node("n2", "10.3.1.0/24")
+    assert one.would_learn(wider)
+    assert await one.learn(2, NODES)
+    assert not one.would_learn(NODES[0])
+    assert not one.would_learn(wider)  # asked for already: its list is under way
+    assert await one.learn(2, [wider])
+    assert [str(each) for each in one.pin.networks] == ["10.2.0.0/15", "fd00:2::/48"]
+    assert not await one.learn(2, NODES)
+    assert LearnedPins(tmp_path).load("cm-2") == one.pin
+    assert not Learner("cm-2", ANY, LearnedPins(tmp_path), learn_s=600.0).is_to_learn
 
 
 @pytest.mark.parametrize(
