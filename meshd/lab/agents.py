@@ -5,14 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import yaml
 
 from meshd.lab.layout import Cluster, Node, Places
 from meshd.lab.processes import Program
 from meshd.lab.record import replace_file
+from meshd.lab.spec import LabSpec
 
 
-def write_config(places: Places, cluster: Cluster, node: Node, routing: str) -> Path:
+def write_config(places: Places, cluster: Cluster, node: Node, spec: LabSpec) -> Path:
     """The configuration of the node's meshd (``meshd/config.py``); everything it names is the node's own."""
     directory = places.node(node)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,10 +31,11 @@ def write_config(places: Places, cluster: Cluster, node: Node, routing: str) -> 
         "stateDir": str(places.state / "nodes" / node.name),
         "manifests": str(places.manifests(cluster.name)),
         "cni": {"podCidrs": [str(cidr) for cidr in node.pod_cidrs], "socket": str(places.cni_socket(node))},
-        "podNetwork": {"routing": routing},
+        "podNetwork": {"routing": spec.routing},
         "clustermesh": {
             "etcd": str(places.etcd_client(cluster.name)),
             "peers": str(places.peers(cluster.name)),
+            **(msgspec.to_builtins(spec.leases) if spec.leases is not None else {}),
         },
         # Small maps: four and more agents share one machine, and a lab has few services.
         "maps": {"frontends": 4096, "slots": 65536, "members": 32768, "affinity": 4096, "connected": 16384},

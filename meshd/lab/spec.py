@@ -65,13 +65,23 @@ class ServiceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
         return any(self.annotations.get(key, "").lower() == "true" for key in GLOBAL_ANNOTATIONS)
 
 
+class LeaseSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
+    """As in the agents' configuration (clustermesh.electionLeaseS and dataLeaseS)."""
+
+    election_lease_s: int
+    data_lease_s: int
+
+
 class LabSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """``routing``: how nodes reach each other's pods, as in the agents' configuration (podNetwork.routing)."""
+    """``routing``: how nodes reach each other's pods, as in the agents' configuration (podNetwork.routing).
+    ``leases``: None: the agents' defaults.
+    """
 
     clusters: tuple[ClusterSpec, ...]
     pods: tuple[PodSpec, ...] = ()
     services: tuple[ServiceSpec, ...] = ()
     routing: Literal["auto", "native", "vxlan"] = "auto"
+    leases: LeaseSpec | None = None
 
     def services_of(self, cluster: str) -> dict[int, ServiceSpec]:
         """The services of ``cluster``, by their place among all (the same in every cluster)."""

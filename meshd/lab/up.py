@@ -45,7 +45,7 @@ async def up(lab: Lab, say: Say) -> None:
         for node in lab.nodes:
             # A BPF file system of the node's own: its pins go when it is unmounted.
             mount_bpffs(places.bpffs(node))
-            agents.write_config(places, lab.cluster(node.cluster), node, lab.spec.routing)
+            agents.write_config(places, lab.cluster(node.cluster), node, lab.spec)
             lab.start_agent(node)
         await agents_serve_pods(lab)
     with timed(say, f"{sum(pod.count for c in lab.clusters for pod in lab.spec.pods_of(c.name))} pods"):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from meshd.errors import MeshError
 from meshd.lab.cli import INTERRUPTED, new_id, places_of, say, until_signalled
-from meshd.lab.faults.ground import RATE, spec
+from meshd.lab.faults.ground import CLUSTERS, RATE, spec
 from meshd.lab.faults.kinds import EVERY, KINDS, SHORT, TUNNEL_KINDS
 
 OUT = Path("build/faults")
@@ -31,6 +32,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "-k", dest="only", metavar="KIND[,KIND]", help="only these kinds, each alone, in turn"
     )
+    parser.add_argument(
+        "--together",
+        type=int,
+        metavar="N",
+        help="so many at once, one of which is felt (default: some in pairs, whatever they are)",
+    )
     parser.add_argument("--short", action="store_true", help=f"once each: {', '.join(SHORT)}")
     parser.add_argument("--loss", type=int, metavar="PERCENT", help="nothing but loss, on all links")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long --loss lasts (20)")
@@ -40,6 +47,9 @@ def main(arguments: list[str]) -> int:
         help=f"pods of other nodes in tunnels; adds {', '.join(TUNNEL_KINDS)}",
     )
     parser.add_argument("--rate", type=float, default=RATE, help=f"requests a second in all ({RATE:g})")
+    parser.add_argument(
+        "--clusters", type=int, choices=(2, 3), default=len(CLUSTERS), help="of the lab; two do for --loss"
+    )
     parser.add_argument("--out", type=Path, default=OUT, help=f"where the report goes (default {OUT})")
     parser.add_argument("--id", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -68,6 +78,7 @@ async def _run(options: argparse.Namespace) -> int:
     require()
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     rng = random.Random(seed)  # noqa: S311 - faults are to be repeated, not to be secret
+    draws: Iterable[session.Draw]
     if options.loss is not None:
         draws = [session.only_loss(options.loss, options.seconds)]
     elif options.short:
@@ -75,10 +86,12 @@ async def _run(options: argparse.Namespace) -> int:
     elif options.only:
         kinds = options.only.split(",")
         draws = session.each_alone([kinds[number % len(kinds)] for number in range(max(options.count, 1))])
+    elif options.together:
+        draws = session.drawn_together(rng, options.count, _kinds(options), options.together)
     else:
         draws = session.drawn_in_turn(rng, options.count, _kinds(options))
     places = places_of(options.id or new_id())
-    lab = spec(options.rate, tunnels=options.tunnels)
+    lab = spec(options.rate, CLUSTERS[: options.clusters], tunnels=options.tunnels)
     result = await session.go_through(places, lab, draws, rng, seed, options.out, say)
     for line in ("", *report.lines(result), f"report: {options.out / 'faults.json'}"):
         say(line)

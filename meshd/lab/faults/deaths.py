@@ -67,7 +67,7 @@ def nodes_killed(name: str, nodes: Sequence[Node], every: Sequence[Node], cluste
         await ground.lab.start_servers([pod for pod in ground.backends if pod.node in here])
         await ground.carry(name)
         for node in nodes:
-            ground.lab.start_agent(node)
+            ground.start_agent(node)
         for pod in ground.clients:
             if pod.node in here:
                 ground.start_client(pod)
@@ -113,7 +113,7 @@ def agent_killed(name: str, node: Node) -> Fault:
         await ground.kill_agent(node)
 
     async def heal(ground: Ground) -> None:
-        ground.lab.start_agent(node)
+        ground.start_agent(node)
 
     effect = Effect(without_agent=frozenset({node.name}))
     return Fault(name, effect, inject, heal, frozenset({node.name}), hold_s=WATCH_S)
@@ -171,7 +171,7 @@ def without_agent_during(node: Node, fault: Fault) -> Fault:
 
     async def heal(ground: Ground) -> None:
         await fault.heal(ground)
-        ground.lab.start_agent(node)
+        ground.start_agent(node)
 
     effect = union((fault.effect, Effect(without_agent=frozenset({node.name}))))
     name = f"{fault.name} while the agent of {node.name} is dead"

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from meshd.kernel.netns import Netns
@@ -24,15 +24,17 @@ from meshd.lab.layout import Node
 from meshd.lab.processes import Program, gone, start, tell
 from meshd.lab.readiness import settled
 from meshd.lab.record import LabError, Pod
-from meshd.lab.spec import ClusterSpec, LabSpec, PodSpec, ServiceSpec
+from meshd.lab.spec import ClusterSpec, LabSpec, LeaseSpec, PodSpec, ServiceSpec
 from meshd.lab.tail import Tail
 from meshd.lab.up import on_thread
 
 SERVICE = "rebel-base"
 CLIENT = "x-wing"
 PORT = 8080
-# Requests/s of all clients together. The aim is 500; two processors that also run three clusters carry so many.
-RATE = 240.0
+# Requests/s of all clients together.
+RATE = 500.0
+# Short, so that a series can wait until what a cluster published is gone.
+ELECTION_LEASE_S, DATA_LEASE_S = 3, 6
 CLUSTERS = ("cm-1", "cm-2", "cm-3")
 NODES = 2
 # A dialler asks each backend so often, and waits less than a client: what it says is older than what clients notice.
@@ -41,20 +43,21 @@ FIRST_S = 60.0
 RESTART_PATIENCE_S = 90.0
 
 
-def spec(rate: float, *, tunnels: bool = False) -> LabSpec:
-    """Three clusters with one global service; clients of ``rate`` requests/s, all nodes together.
+def spec(rate: float, clusters: Sequence[str] = CLUSTERS, *, tunnels: bool = False) -> LabSpec:
+    """``clusters`` with one global service; clients of ``rate`` requests/s, all nodes together.
 
     ``tunnels``: nodes reach each other's pods in tunnels, not natively as neighbours do.
     """
-    each = rate / (len(CLUSTERS) * NODES)
+    each = rate / (len(clusters) * NODES)
     return LabSpec(
-        clusters=tuple(ClusterSpec(name, number, NODES) for number, name in enumerate(CLUSTERS, 1)),
+        clusters=tuple(ClusterSpec(name, number, NODES) for number, name in enumerate(clusters, 1)),
         pods=(
             PodSpec(SERVICE, (SERVICE, "--port", str(PORT)), count=NODES),
             PodSpec(CLIENT, (CLIENT, "--service", SERVICE, "--rate", f"{each:g}"), count=NODES),
         ),
         services=(ServiceSpec(SERVICE, {"app": SERVICE}, annotations={"meshd.io/global": "true"}),),
         routing="vxlan" if tunnels else "auto",
+        leases=LeaseSpec(ELECTION_LEASE_S, DATA_LEASE_S),
     )
 
 
@@ -70,7 +73,10 @@ class Ground:
         self.attempts: list[Attempt] = []
         self.falls: list[Fall] = []
         self.clients_died = False
+        # Nodes whose agents were started anew, until somebody takes note of it.
+        self.fresh_agents: set[str] = set()
         self._drops: dict[str, tuple[Drop, ...]] = {}
+        self._dropping = asyncio.Lock()
         self._elected: dict[str, tuple[int, str]] = {}
         self._requests = {pod.id: self._log_of(pod) for pod in self.clients}
         self._attempts = {pod.node: Tail(self._dialler(pod) / "attempts.log") for pod in self.clients}
@@ -174,8 +180,11 @@ class Ground:
 
     async def drop(self, fault: str, drops: Iterable[Drop]) -> None:
         """``fault`` drops these frames of the fabric, besides what others drop."""
-        self._drops[fault] = tuple(drops)
-        await on_thread(cuts.drop, self.lab.places, [each for some in self._drops.values() for each in some])
+        # One after the other: whoever came last would else be forgotten by who is done last.
+        async with self._dropping:
+            self._drops[fault] = tuple(drops)
+            every = [each for some in self._drops.values() for each in some]
+            await on_thread(cuts.drop, self.lab.places, every)
 
     async def carry(self, fault: str) -> None:
         """``fault`` drops nothing any more."""
@@ -186,11 +195,16 @@ class Ground:
         tell(place, signal.SIGKILL)
         await gone(place)
 
+    def start_agent(self, node: Node) -> None:
+        """A new process, which does not remember how often a node fell."""
+        self.lab.start_agent(node)
+        self.fresh_agents.add(node.name)
+
     async def restart_agents(self) -> None:
-        """New processes, which do not remember how often a node fell."""
+        """New processes everywhere."""
         for node in self.lab.nodes:
             await self.kill_agent(node)
-            self.lab.start_agent(node)
+            self.start_agent(node)
         await settled(self.lab, RESTART_PATIENCE_S)
 
     def start_client(self, pod: Pod) -> None:

@@ -19,7 +19,7 @@ LARGE_BYTES = 1000
 # The default of podNetwork.tunnelPort.
 TUNNEL_PORT = 8472
 # What neither cuts nor kills is watched so long for anybody who moves.
-WATCH_S = 4.0
+WATCH_S = 3.0
 
 
 def _dropping(

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 
-import yaml
-
-from meshd.kernel.netns import Netns
-from meshd.lab.etcd import CLIENT_PORT, PEER_URL
+from meshd.lab.etcd import PEER_URL
+from meshd.lab.faults import etcdctl
 from meshd.lab.faults.effect import Effect
 from meshd.lab.faults.fault import Fault, nothing
 from meshd.lab.faults.ground import Ground
@@ -19,11 +15,10 @@ from meshd.lab.layout import Cluster, Places
 from meshd.lab.objects import Condition
 from meshd.lab.processes import kill_tree
 from meshd.lab.readiness import settled
-from meshd.lab.record import LabError, Pod
+from meshd.lab.record import Pod
 from meshd.lab.up import on_thread
 
 PATIENCE_S = 30.0
-CTL_TIMEOUT_S = 20.0
 
 
 def etcd_restored(cluster: Cluster, pod: Pod) -> Fault:
@@ -55,53 +50,13 @@ def _snapshot(places: Places, cluster: Cluster) -> Path:
 def _save(places: Places, cluster: Cluster) -> None:
     path = _snapshot(places, cluster)
     path.unlink(missing_ok=True)
-    files = yaml.safe_load(places.etcd_client(cluster.name).read_text())
-    trust = ("--cacert", files["trusted-ca-file"], "--cert", files["cert-file"], "--key", files["key-file"])
-    _ctl(
-        places,
-        cluster,
-        "--endpoints",
-        f"https://{cluster.etcd.v4}:{CLIENT_PORT}",
-        *trust,
-        "snapshot",
-        "save",
-        str(path),
-    )
+    etcdctl.ask(places, cluster, "snapshot", "save", str(path))
 
 
 def _restore(places: Places, cluster: Cluster) -> None:
     data = places.etcd_data(cluster.name)
     shutil.rmtree(data)
     name = cluster.name
-    peer = (
-        "--name",
-        name,
-        "--initial-cluster",
-        f"{name}={PEER_URL}",
-        "--initial-advertise-peer-urls",
-        PEER_URL,
-    )
-    _ctl(
-        places,
-        cluster,
-        "snapshot",
-        "restore",
-        str(_snapshot(places, cluster)),
-        "--data-dir",
-        str(data),
-        *peer,
-    )
-
-
-def _ctl(places: Places, cluster: Cluster, *arguments: str) -> None:
-    def run() -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "ETCDCTL_API": "3"}
-        command = ["etcdctl", *arguments]
-        return subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False, timeout=CTL_TIMEOUT_S
-        )
-
-    with Netns.open(places.etcd_netns(cluster.name)) as netns:
-        done = netns.run(run)
-    if done.returncode != 0:
-        raise LabError(f"etcd of {cluster.name}: etcdctl failed: {done.stderr.strip()}")
+    member = ("--name", name, "--initial-cluster", f"{name}={PEER_URL}")
+    peer = ("--initial-advertise-peer-urls", PEER_URL, "--data-dir", str(data))
+    etcdctl.work(places, cluster, "snapshot", "restore", str(_snapshot(places, cluster)), *member, *peer)

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from meshd.lab.demo.requests import Request, between
@@ -20,8 +20,8 @@ from meshd.lab.readiness import settled
 Say = Callable[[str], None]
 
 # After all is as before: so long all clusters must be seen to serve.
-CALM_S = 2.0
-# An overlapping fault comes within this time of the first.
+CALM_S = 1.2
+# An overlapping fault begins within this time of the first.
 APART_S = 1.5
 # Clients wait so long for an answer (x_wing.py); what is still under way says nothing yet.
 UNDER_WAY_S = 2.2
@@ -31,7 +31,7 @@ SWITCH_PATIENCE_S = 30.0
 SETTLE_PATIENCE_S = 90.0
 # An agent that saw a node fall so often is started anew, or a series would mostly wait for nodes to be trusted again.
 FALLS_MOST = 3
-POLL_S = 0.1
+POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +68,14 @@ class Series:
         self._judge_waiting()
         self._waiting = tuple(fault.name for fault in faults), trial
         self._falls.update(trial.expected.must_fall)
+        self._falls = Counter(
+            {pair: count for pair, count in self._falls.items() if pair[0] not in self._ground.fresh_agents}
+        )
+        self._ground.fresh_agents.clear()
         if any(count >= FALLS_MOST for count in self._falls.values()):
             self._falls.clear()
             await self._ground.restart_agents()
+            self._ground.fresh_agents.clear()
         self._begun_ns = trial.ended_ns
 
     async def finish(self) -> list[Judged]:
@@ -99,18 +104,26 @@ class Series:
     async def _do(self, faults: Sequence[Fault]) -> Trial:
         ground, lab = self._ground, self._ground.lab
         wanted = expected(
-            lab.clusters, ground.backends, union(f.effect for f in faults), is_single=len(faults) == 1
+            lab.clusters,
+            ground.backends,
+            union(fault.effect for fault in faults),
+            is_single=sum(fault.effect.is_felt for fault in faults) <= 1,
         )
         problems: list[str] = []
-        for fault in faults:
+        # Some wait until all agents say that they are ready; others kill one.
+        for fault in sorted(faults, key=lambda fault: bool(fault.effect.without_agent)):
             await fault.prepare(ground)
-        injections = []
-        for number, fault in enumerate(faults):
-            if number:
-                await asyncio.sleep(self._rng.uniform(0, APART_S))
+        injections: list[Injection] = []
+
+        async def inject(fault: Fault, after_s: float) -> None:
+            await asyncio.sleep(after_s)
             alone = expected(lab.clusters, ground.backends, fault.effect)
-            injections.append(Injection(fault.name, time.monotonic_ns(), alone))
+            at_ns = time.monotonic_ns()
             await fault.inject(ground)
+            injections.append(Injection(fault.name, at_ns, time.monotonic_ns(), alone))
+
+        apart_s = [0.0, *(self._rng.uniform(0, APART_S) for _ in faults[1:])]
+        await _all_of(map(inject, faults, apart_s))
         in_force_ns = time.monotonic_ns()
         hold_s = max(fault.hold_s for fault in faults)
         problems += await self._switched(
@@ -120,8 +133,7 @@ class Series:
         least_s = max(hold_s, 2 * DIAL_S + DIAL_DEADLINE_S + 0.5)
         await asyncio.sleep(max(0.0, least_s - (time.monotonic_ns() - in_force_ns) / 1e9))
         healing_ns = time.monotonic_ns()
-        for fault in reversed(faults):
-            await fault.heal(ground)
+        await _all_of(fault.heal(ground) for fault in faults)
         healed_ns = time.monotonic_ns()
         await settled(lab, SETTLE_PATIENCE_S)
         settled_ns = time.monotonic_ns()
@@ -129,7 +141,7 @@ class Series:
         ended_ns = time.monotonic_ns()
         return Trial(
             wanted,
-            injections,
+            sorted(injections, key=lambda injection: injection.at_ns),
             self._begun_ns,
             in_force_ns,
             healing_ns,
@@ -174,3 +186,21 @@ class Series:
         self._say(f"  {'as it must' if verdict.ok else 'WRONG'}: {' + '.join(faults)}")
         for sentence in (*verdict.wrong, *verdict.problems):
             self._say(f"    {sentence}")
+
+
+async def _all_of(acts: Iterable[Awaitable[None]]) -> None:
+    """Does them at once.
+
+    Raises:
+        LabError: of the first that fails; the others are not waited for.
+    """
+    try:
+        async with asyncio.TaskGroup() as doing:
+            for act in acts:
+                doing.create_task(_done(act))
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from group
+
+
+async def _done(act: Awaitable[None]) -> None:
+    await act

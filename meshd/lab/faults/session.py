@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from meshd.lab.faults import links, report
 from meshd.lab.faults.fault import Fault
 from meshd.lab.faults.ground import Ground
-from meshd.lab.faults.kinds import drawn, series
+from meshd.lab.faults.kinds import drawn, drawn_of, in_turn, series
 from meshd.lab.faults.report import Report
 from meshd.lab.faults.run import Series
 from meshd.lab.lab import Lab
@@ -29,6 +29,15 @@ def drawn_in_turn(rng: random.Random, count: int, names: Sequence[str]) -> list[
     return [partial(drawn, each) for each in series(rng, count, names)]
 
 
+def drawn_together(rng: random.Random, count: int, names: Sequence[str], most: int) -> Iterator[Draw]:
+    """``count`` faults of kinds ``names``, at most ``most`` at once and of these one that anybody feels: as many in little
+    time as can be judged one by one.
+    """
+    waiting = in_turn(rng, count, names)
+    while waiting:
+        yield partial(drawn_of, waiting, most)
+
+
 def each_alone(names: Sequence[str]) -> list[Draw]:
     """One fault of each of ``names``, in this order."""
     return [partial(drawn, (name,)) for name in names]
@@ -40,7 +49,7 @@ def only_loss(percent: int, seconds: float) -> Draw:
 
 
 async def go_through(
-    places: Places, spec: LabSpec, draws: Sequence[Draw], rng: random.Random, seed: int, out: Path, say: Say
+    places: Places, spec: LabSpec, draws: Iterable[Draw], rng: random.Random, seed: int, out: Path, say: Say
 ) -> Report:
     """Makes a lab of ``spec`` (``ground.spec``) at ``places``, goes through ``draws``, takes it down.
 

@@ -28,10 +28,11 @@ AROUND_NS = 200_000_000
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """One fault of a trial: when it began, and whom it alone makes switch or fall."""
+    """One fault of a trial: when it began, when all of it was there, and whom it alone makes switch or fall."""
 
     name: str
     at_ns: int
+    in_force_ns: int
     expected: Expected
 
 
@@ -96,7 +97,7 @@ def judge(trial: Trial, written: Written) -> Verdict:
     verdict = Verdict(len(written.requests), problems=list(trial.problems))
     for node, outlook in trial.expected.outlooks.items():
         requests = written.of_node(node)
-        switched = switched_ns(trial, requests)
+        switched = switched_ns(trial, node, requests)
         _account(verdict, trial, outlook, requests, switched)
         if outlook.must_switch:
             since = max([each.at_ns for each in trial.injections if each.expected.outlooks[node].left])
@@ -114,13 +115,18 @@ def judge(trial: Trial, written: Written) -> Verdict:
     return verdict
 
 
-def switched_ns(trial: Trial, requests: Iterable[Request]) -> int:
-    """When the last request began that was lost before `QUIET` in a row were answered; the injection if none was lost."""
+def switched_ns(trial: Trial, node: str, requests: Iterable[Request]) -> int:
+    """When the last request of clients of ``node`` began that was lost before `QUIET` in a row were answered; the injection
+    if none was lost.
+    """
     last, row = trial.injected_ns, 0
+    # Others that nobody feels may take longer to begin, and excuse nothing.
+    felt = [each.in_force_ns for each in trial.injections if each.expected.outlooks[node].left]
+    in_force_ns = max(felt, default=trial.in_force_ns)
     for request in sorted(between(requests, trial.injected_ns, trial.healed_ns), key=_begun):
         if request.lost:
             last, row = request.begun_ns, 0
-        elif request.begun_ns >= trial.in_force_ns:
+        elif request.begun_ns >= in_force_ns:
             row += 1
         if row == QUIET:
             break

@@ -21,7 +21,7 @@ CLIENTS = {node: client for client, node in NODE_OF.items() if "x-wing" in clien
 def _trial(effect: Effect) -> Trial:
     """Injected at 1 s, in force at 1.1 s, healing from 6 s to 7 s, settled at 8 s, over at 10 s."""
     wanted = expected(CLUSTERS, BACKENDS, effect)
-    injection = Injection("fault", 1000 * MS, wanted)
+    injection = Injection("fault", 1000 * MS, 1100 * MS, wanted)
     return Trial(wanted, [injection], 0, 1100 * MS, 6000 * MS, 7000 * MS, 8000 * MS, 10_000 * MS)
 
 
@@ -82,6 +82,16 @@ def test_a_request_that_is_lost_after_the_switch_is_lost() -> None:
     assert _judged(CUT, [*_answered(CUT), _lost("cm-1-n1", 1005), late]).lost == [late]
 
 
+def test_a_fault_that_nobody_feels_and_that_takes_long_to_begin_excuses_nothing() -> None:
+    trial = _trial(CUT)
+    (cut,) = trial.injections
+    slow = Injection("slow", 1200 * MS, 4500 * MS, expected(CLUSTERS, BACKENDS, Effect()))
+    both = replace(trial, injections=[cut, slow], in_force_ns=4500 * MS)
+    before, after = _lost("cm-1-n1", 1405), _lost("cm-1-n1", 4005)
+    verdict = judge(both, Written([*_answered(CUT), before, after], _dialled(CUT), [], NODE_OF))
+    assert (verdict.lost, verdict.excused) == ([after], {"before_switch": 1})
+
+
 def test_hooks_without_an_agent_may_try_again_who_they_left_but_not_at_once() -> None:
     effect = CUT | Effect(without_agent=frozenset({"cm-1-n1"}))
     trial = replace(_trial(effect), healing_ns=20_000 * MS, healed_ns=21_000 * MS, settled_ns=22_000 * MS)
@@ -139,7 +149,7 @@ def test_an_agent_that_is_itself_cut_off_and_blames_others_fails_over_wrongly() 
 def test_who_died_of_a_second_fault_may_have_blamed_who_died_of_the_first() -> None:
     first = Effect(silent=both_ways(["cm-1-n2"], EVERY), dead=frozenset({"cm-1-n2"}))
     both = first | Effect(silent=both_ways(["cm-3-n1"], EVERY), dead=frozenset({"cm-3-n1"}))
-    alone = Injection("first", 1000 * MS, expected(CLUSTERS, BACKENDS, first))
+    alone = Injection("first", 1000 * MS, 1100 * MS, expected(CLUSTERS, BACKENDS, first))
     written = Written(_answered(both), _dialled(both), [_fell("cm-3-n1", "cm-1-n2")], NODE_OF)
     trial = _trial(both)
     assert len(judge(trial, written).wrong) == 1
