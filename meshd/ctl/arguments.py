@@ -39,7 +39,8 @@ Ctrl-C ends it at once. PLANNED is the choice, OBSERVED what the kernel counted.
 
 FAILOVER_HISTORY = """\
 DETECTION is the time from a node's last answer to the finding that it is silent, SWITCH from the finding until the kernel
-held the change (the longest of all services), LEFT OPEN how many sockets were then still open to pods of the silent nodes.
+held the change (the longest of all services), LEFT OPEN how many sockets were then still open to pods of the silent nodes,
+LAST CONNECTION when the last one to them began, UNANSWERED how many nobody accepted.
 """
 
 MESH_DOCTOR = """\
