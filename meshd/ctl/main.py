@@ -21,7 +21,8 @@ Run = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status. Errors are one line on stderr."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    parser = build(extras=[word for word in given if not word.startswith("-")][:1])
+    # Which of them is the command, and which the value of an option before it, only a parser knows.
+    parser = build(extras=[word for word in given if not word.startswith("-")])
     options = parser.parse_args(given)
     try:
         status = command(options.run)(options)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from meshd.ctl.arguments import build
+from meshd.ctl.main import main
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -16,6 +17,11 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParse
         if isinstance(action, argparse._SubParsersAction):
             for each in action.choices.values():
                 yield from commands(each)
+
+
+def test_options_may_stand_before_a_command_of_many(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--socket", "/nowhere", "clustermesh", "confirm", "cm-2"]) == 1
+    assert "/nowhere" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
