@@ -3,6 +3,7 @@
 ClustermeshError
 ├── OptionsError        options that contradict each other; nothing was started
 ├── InvalidRecord       one value in etcd (or one to be written) cannot be used: key, field, reason
+│   └── NotJudgedYet    it is looked at again in a moment, with all others: nothing is said of it now
 ├── PeerFileError       one file of the peer directory cannot be used: path, reason
 ├── DirectoryUnreadable the peer directory could not be read completely; what was known still holds
 ├── MembershipError     this cluster cannot be made part of a mesh like that; nothing was changed
@@ -34,6 +35,13 @@ class InvalidRecord(ClustermeshError):
         self.field = field
         self.reason = reason
         super().__init__(f"{key}: {field}: {reason}")
+
+
+class NotJudgedYet(InvalidRecord):
+    """What ``key`` is judged by is just being learned from it and all others; it is neither used nor refused now."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key, "value", "is judged with the next list")
 
 
 class PeerFileError(ClustermeshError):

@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from clustermesh import keys
 from clustermesh.address_record import AddressRecord, decode_address
-from clustermesh.errors import ClustermeshError, InvalidRecord
+from clustermesh.errors import ClustermeshError, InvalidRecord, NotJudgedYet
 from clustermesh.identity_record import Identity, decode_identity
 from clustermesh.judge import Judge
 from clustermesh.kv import Kv
@@ -117,6 +117,7 @@ class NodeReader:
             read = decode_node(key, value, cluster=cluster, name=name, cluster_id=cluster_id)
             if teaches(read):
                 self._nodes.list_again()
+                raise NotJudgedYet(key)
             return pin().node(key, read)
 
         async def look(listing: Listing) -> None:

@@ -17,7 +17,7 @@ from typing import Generic, NoReturn, Protocol, TypeVar
 
 import structlog
 
-from clustermesh.errors import Compacted, InvalidRecord
+from clustermesh.errors import Compacted, InvalidRecord, NotJudgedYet
 from clustermesh.kv import Kv
 from clustermesh.operations import Listing
 from clustermesh.single_key import until_present
@@ -212,6 +212,8 @@ class Reflector(Generic[RecordT]):
         """The record, None (counted and named) if it cannot be used."""
         try:
             record = self._decode(key, name, _received(key, value))
+        except NotJudgedYet:
+            return None
         except InvalidRecord as error:
             self._copy.refusals[error.field] += 1
             if len(self._copy.refused) < MAX_NAMED or name in self._copy.refused:

@@ -190,6 +190,7 @@ async def test_nodes_of_a_cluster_that_is_just_starting_teach_one_after_the_othe
         assert one.networks() == ("learned", ["192.168.0.0/16", "fd00:1:1::/48", "fd00:1:2::/48"])
         assert set(one.nodes.nodes) == {"n1", "n2"}
         await one.sink.until(lambda: getattr(one.status(), "refused", None) == {})
+        assert getattr(one.status(), "refusals", None) == {"backends": 1}
         # What cannot be learned then is refused all the same, and asked for once only.
         await share(kv, node("n3", "0.0.0.0/0"))
         await one.sink.until(lambda: "node n3" in getattr(one.status(), "refused", {}))
