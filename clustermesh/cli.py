@@ -1,4 +1,4 @@
-"""``clustermesh``: look at what a cluster shares, share services from a file, join clusters. Usable without any agent.
+"""``clustermesh``: look at what clusters share, share services of a file, copy peers, join them. Usable without any agent.
 
 Exit status: 0 done, 1 failed (or, for dump, some record is not valid), 2 wrong usage. gRPC is imported only
 once a command needs it, so that help and usage errors are quick.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clustermesh import doctor_cli, membership_cli
+from clustermesh import doctor_cli, membership_cli, mirror_cli
 from clustermesh.errors import ClustermeshError, InvalidRecord
 
 if TYPE_CHECKING:
@@ -76,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--election-ttl", type=int, default=15, metavar="SECONDS")
     publish.add_argument("--data-ttl", type=int, default=900, metavar="SECONDS")
     publish.set_defaults(run=_publish)
+    mirror = commands.add_parser("mirror", help=mirror_cli.TOLD, description=mirror_cli.TOLD)
+    mirror_cli.add_arguments(mirror)
+    mirror.set_defaults(run=mirror_cli.run)
     doctor = commands.add_parser("doctor", help=doctor_cli.TOLD, description=doctor_cli.TOLD)
     doctor_cli.add_arguments(doctor)
     doctor.set_defaults(run=doctor_cli.run)

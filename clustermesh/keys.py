@@ -48,6 +48,15 @@ def canary(cluster: str, resource: str, *, cached: bool = False) -> str:
     return f"{synced_prefix(cluster)}{CACHE if cached else STATE}/{resource}/v1"
 
 
+def records_prefix(cluster: str, resource: str, *, cached: bool = False) -> str:
+    """Prefix of the records of ``resource``, one of CANARY_RESOURCES, of ``cluster``."""
+    if resource == "ip":
+        return addresses_prefix(cluster, cached=cached)
+    if resource == "identities":
+        return identities_prefix(cluster, cached=cached)
+    return f"{CACHE if cached else STATE}/{resource}/v1/{cluster}/"
+
+
 def services_prefix(cluster: str, *, cached: bool = False) -> str:
     """Prefix of the services of ``cluster``.
 
@@ -120,6 +129,11 @@ def identity_use(labels: str, node: str) -> str:
 def publisher(cluster: str) -> str:
     """Key whose holder is the one publisher of ``cluster``; our own, outside everything peers read."""
     return f"meshd/publisher/{cluster}"
+
+
+def mirror(cluster: str) -> str:
+    """Key whose holder is the one who copies peers into the etcd of ``cluster``; our own."""
+    return f"meshd/mirror/{cluster}"
 
 
 def presence_prefix(cluster: str) -> str:
