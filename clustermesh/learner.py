@@ -160,9 +160,6 @@ class Learner:
         found = learned(cluster_id, self._named, self._stated_elsewhere())
         if found is None or found == self._learned:
             return False
-        if self._learned is None:
-            self._until = time.monotonic() + self._learn_s
-        self._learned = found
         networks = [str(each) for each in found.networks]
         log.info("pin learned, unconfirmed", cluster=self._name, cluster_id=cluster_id, networks=networks)
         try:
@@ -174,6 +171,10 @@ class Learner:
                 path=str(self._pins.path(self._name)),
                 reason=str(error),
             )
+        # Once it is written: whoever sees it in force finds the file.
+        if self._learned is None:
+            self._until = time.monotonic() + self._learn_s
+        self._learned = found
         return True
 
     def _has(self, network: Network) -> bool:

@@ -1,5 +1,5 @@
 """Real etcd servers here, too."""
 
-from tests.etcd.conftest import make_etcd
+from tests.etcd.conftest import etcd, make_etcd
 
-__all__ = ["make_etcd"]
+__all__ = ["etcd", "make_etcd"]
