@@ -158,3 +158,19 @@ def test_a_backend_on_this_node_is_where_the_node_is(planner: Planner) -> None:
     rows = replace(planner, region="west").service(mesh, WEB).rows
     slots = [planner.layouts.slot.decode(value) for value in rows["slots"].values()]
     assert {slot.backend.address for slot in slots} == {parse_address("10.1.1.1")}
+
+
+def test_where_nobody_says_in_which_region_this_node_is_no_backend_is_in_it(planner: Planner) -> None:
+    mesh = mesh_of(NODES[4])
+    web = Service(
+        WEB,
+        "manifests",
+        (Frontend(parse_address("10.96.0.1"), 80, Protocol.TCP),),
+        is_global=True,
+        failover=parse_ladder("region, cluster:cm-2"),
+    )
+    mesh.apply("manifests", [web, BackendSlice(WEB, "a", "manifests", "cm-1", (backend("10.1.2.1", "n2"),))])
+    mesh.apply(REMOTE, [BackendSlice(WEB, "a", REMOTE, "cm-2", (backend("10.2.1.1"),))])
+    rows = replace(planner, regions=Regions()).service(mesh, WEB).rows
+    slots = [planner.layouts.slot.decode(value) for value in rows["slots"].values()]
+    assert {slot.backend.address for slot in slots} == {parse_address("10.2.1.1")}
