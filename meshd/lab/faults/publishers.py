@@ -22,8 +22,8 @@ from meshd.lab.record import LabError, replace_file
 from meshd.lab.spec import ServiceSpec
 from meshd.lab.up import on_thread
 
-# A publisher writes a hundred keys in one transaction: so many services are several of them.
-SERVICES = 400
+# A publisher writes at most a hundred keys in one transaction: so many services are several of them.
+SERVICES = 200
 MANY = "many"
 # Where their addresses begin among those of the cluster's services; a lab has fewer than that.
 FIRST_ADDRESS = 1000
