@@ -29,6 +29,8 @@ class Mesh:
         self.fabric = fabric
         self.here = fabric.node(1, "cm-1", routing)
         self.beside = fabric.node(2, "cm-1", routing)
+        # It knows nothing of the service, and would say so to the other cluster.
+        self.beside.agent.options["clustermesh"]["publish"] = False  # type: ignore[index] # a dict
         self.there = fabric.node(3, "cm-2", routing)
         for node in (self.here, self.beside, self.there):
             node.start()
