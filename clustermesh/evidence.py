@@ -61,12 +61,16 @@ class Evidence:
         if present and was_lost and self._is_steady:
             self._steady()
 
-    async def is_outlived(self, kv: Kv) -> bool:
-        """Whether the heartbeat is still there some time after the cluster-config was deleted, so a publisher that lives
-        did it; what went stale meanwhile is judged anew then. Both also go, however young, when a publisher's leases end.
+    async def is_outlived(self, kv: Kv, config: str, deleted: int) -> bool:
+        """Whether the heartbeat that there was when ``config`` was deleted, at revision ``deleted``, is there some time
+        after, so that a publisher that lives did it; what went stale meanwhile is judged anew then.
+
+        Both also go, however young, when a publisher's leases end; and a successor that is quick begins with a heartbeat.
         """
         await asyncio.sleep(LEASES_END_S)
-        if not self._is_alive() or not (await kv.find(keys.HEARTBEAT)).items:
+        beats = (await kv.find(keys.HEARTBEAT)).items
+        same = any(each.create_revision < deleted for each in beats)
+        if not (same and self._is_alive()) or (await kv.find(config)).items:
             return False
         self._config = "left"
         self._steady()

@@ -25,7 +25,7 @@ from clustermesh.operations import KeyValue
 from clustermesh.peers import Peer
 from clustermesh.records import ClusterConfig, decode_config
 from clustermesh.reflector import Reflector
-from clustermesh.single_key import until_present, values
+from clustermesh.single_key import changes, until_present
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
@@ -157,16 +157,16 @@ class MirroredPeer:
 
     async def _watch_config(self, kv: Kv, revision: int, known: bytes | None) -> None:
         key = keys.cluster_config(self.peer.name)
-        async with aclosing(values(kv, key, revision)) as changes:
-            async for value in changes:
+        async with aclosing(changes(kv, key, revision)) as told:
+            async for value, changed_at in told:
                 if value is not None and value != known:
                     raise PeerRefused(self.peer.name, "its cluster-config changed; connecting anew")
                 self._evidence.config_seen(present=value is not None)
-                await self._follow_leave(kv, key, value)
+                await self._follow_leave(kv, key, value, changed_at)
 
-    async def _follow_leave(self, kv: Kv, key: str, value: bytes | None) -> None:
+    async def _follow_leave(self, kv: Kv, key: str, value: bytes | None, changed_at: int) -> None:
         """Who reads the copy hears that the peer leaves, too, before its records go."""
-        has_left = value is None and await self._evidence.is_outlived(kv)
+        has_left = value is None and await self._evidence.is_outlived(kv, key, changed_at)
         try:
             if value is not None:
                 await self._store.put_leased(key, as_cached(key, value))

@@ -107,8 +107,10 @@ class Reflector(Generic[RecordT]):
         """Read everything once more, as if nothing was known."""
         # What has been judged already of a list that is being taken was judged by what held before.
         self._is_asked = self._is_taking
-        if self._following is not None:
-            self._following.reschedule(asyncio.get_running_loop().time())
+        # Once only: what ends already cannot be told to end.
+        following, self._following = self._following, None
+        if following is not None:
+            following.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> NoReturn:
         """List and watch until cancelled.
@@ -128,11 +130,13 @@ class Reflector(Generic[RecordT]):
                 self._outlet.stale(str(error))
 
     async def _follow_until_told(self, revision: int) -> None:
+        following: asyncio.Timeout | None = None
         try:
-            async with asyncio.timeout(None) as self._following:
+            async with asyncio.timeout(None) as following:
+                self._following = following
                 await self._follow(revision)
         except TimeoutError:
-            if self._following is None or not self._following.expired():
+            if following is None or not following.expired():
                 raise
         finally:
             self._following = None

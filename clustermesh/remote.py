@@ -40,7 +40,7 @@ from clustermesh.records import (
 )
 from clustermesh.reflector import Reflector, counts
 from clustermesh.removals import HOLD_S, Word
-from clustermesh.single_key import until_present, values
+from clustermesh.single_key import changes, until_present
 from clustermesh.sink import KeptService, Sink
 from clustermesh.slice_merge import SliceMerge
 from clustermesh.together import until_failure
@@ -356,14 +356,14 @@ class Remote:
 
     async def _watch_config(self, kv: Kv, revision: int, config: ClusterConfig) -> None:
         key = keys.cluster_config(self.peer.name)
-        async with aclosing(values(kv, key, revision)) as changes:
-            async for value in changes:
+        async with aclosing(changes(kv, key, revision)) as told:
+            async for value, changed_at in told:
                 if value is not None and decode_config(key, value) != config:
                     raise PeerRefused(self.peer.name, "its cluster-config changed; connecting anew")
                 self._evidence.config_seen(present=value is not None)
                 if value is not None:
                     self.settle("config")
-                elif await self._evidence.is_outlived(kv):
+                elif await self._evidence.is_outlived(kv, key, changed_at):
                     self.trouble("config", "it leaves: its cluster-config was deleted")
                 else:
                     self.trouble("config", "its cluster-config is gone")
