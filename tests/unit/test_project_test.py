@@ -51,5 +51,5 @@ def test_a_request_to_end_reaches_both_and_is_waited_for(tmp_path: Path) -> None
 
 def test_every_folder_of_tests_is_in_one_of_the_two() -> None:
     found = {path.relative_to(ROOT).parts[1] for path in (ROOT / "tests").rglob("test_*.py")}
-    assert {f"tests/{each}" for each in found} == {*runs.COMPUTING, *runs.waiting()}
-    assert not set(runs.COMPUTING) & set(runs.waiting())
+    assert {f"tests/{each}" for each in found} == {*runs.SECOND, *runs.others()}
+    assert not set(runs.SECOND) & set(runs.others())
