@@ -1,4 +1,4 @@
-"""One publisher per cluster: whoever holds a leased key. The holder's writes are fenced by that key.
+"""One publisher per cluster, and one mirror: whoever holds a leased key. The holder's writes are fenced by that key.
 
 The key's creation revision is the fence: every write of the holder is a transaction that demands it
 unchanged, so a holder that was cut off and replaced cannot write any more, whatever its clock says.
@@ -6,16 +6,26 @@ unchanged, so a holder that was cut off and replaced cannot write any more, what
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import NoReturn
 
+from clustermesh.errors import ClustermeshError, KvError, StoreReplaced
 from clustermesh.kv import Kv
 from clustermesh.lease import Lease
 from clustermesh.operations import Compare, Get, Put
 
+RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
+SAY_GOODBYE_S = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Office:
-    """Being the publisher: the lease it lives by, and the condition that it still is ours."""
+    """Being the publisher or the mirror: the lease it lives by, and the condition that it still is ours."""
 
     lease: Lease
     fence: Compare
@@ -44,3 +54,37 @@ async def campaign(kv: Kv, key: str, candidate: str, ttl_s: int, dead_prefix: st
         return Office(lease, Compare(key, "create", found.create_revision))
     await kv.revoke(lease)
     return "somebody else" if found is None else (found.value or b"").decode("utf-8", "replace")
+
+
+async def again_and_again(
+    kv: Kv,
+    attempt: Callable[[], Awaitable[ClustermeshError | None]],
+    failed: Callable[[ClustermeshError, float], None],
+) -> NoReturn:
+    """Make one ``attempt`` at an office in ``kv`` after the other until cancelled: what ended it, or None, the office was
+    another's and is free. ``failed(what ended it, seconds until the next)``."""
+    pause_s = RETRY_FIRST_S
+    while True:
+        started = time.monotonic()
+        failure = await attempt()
+        if failure is None or time.monotonic() - started > RETRY_LAST_S:
+            pause_s = RETRY_FIRST_S
+        if failure is None:
+            continue
+        if isinstance(failure, StoreReplaced):
+            kv.unpin()  # a new etcd of our own cluster is one to fill
+        failed(failure, pause_s)
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, RETRY_LAST_S)
+
+
+@asynccontextmanager
+async def given_up(kv: Kv, office: Office) -> AsyncIterator[None]:
+    """Whoever is cancelled in ``office`` gives it up at once. Best effort: else a successor waits for the lease to end."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        with contextlib.suppress(KvError, TimeoutError):
+            async with asyncio.timeout(SAY_GOODBYE_S):
+                await kv.revoke(office.lease)
+        raise

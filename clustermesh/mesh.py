@@ -14,13 +14,14 @@ from typing import NoReturn
 import structlog
 
 from clustermesh.addresses import Network
-from clustermesh.errors import DirectoryUnreadable, OptionsError
+from clustermesh.errors import OptionsError
 from clustermesh.keys import cluster_name_problem
 from clustermesh.known import Known
 from clustermesh.learned_pin import ForbidsNetwork, named_by, no_network
 from clustermesh.learner import LEARN_S, LearnedPins, Learner
 from clustermesh.node_reader import NodeSink
-from clustermesh.peers import Peer, Scan, read_directory
+from clustermesh.peer_directory import ClaimedIds, PeerDirectory
+from clustermesh.peers import Peer
 from clustermesh.pin import REACHED_BY, Forbids, nothing
 from clustermesh.remote import Remote, RemoteOptions, RemoteStatus
 from clustermesh.sink import KeptService, Sink
@@ -73,8 +74,7 @@ class ClusterMesh:
     ) -> None:
         if (problem := cluster_name_problem(own_name)) is not None:
             raise OptionsError(f"cluster name {own_name!r} {problem}")
-        self._directory = directory
-        self._own_name = own_name
+        self._directory = PeerDirectory(directory, own_name)
         self._own_id = own_id
         self._sink = sink
         self._nodes = nodes
@@ -87,19 +87,16 @@ class ClusterMesh:
         self._options = options or MeshOptions()
         self._remotes: dict[str, Remote] = {}
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
-        self._ids: dict[int, str] = {}
-        self._scan = Scan()
-        self._missing: set[str] = set()
+        self._ids = ClaimedIds()
         self._told: frozenset[str] | None = None
-        self._directory_error = "not read yet"
 
     @property
     def status(self) -> MeshStatus:
         """All peers as they are now."""
         return MeshStatus(
             tuple(remote.status for _, remote in sorted(self._remotes.items())),
-            self._directory_error,
-            {name: error.reason for name, error in self._scan.refused.items()},
+            self._directory.error,
+            {name: error.reason for name, error in self._directory.refused.items()},
         )
 
     def confirm(self, cluster: str) -> Mapping[str, KeptService] | None:
@@ -135,38 +132,19 @@ class ClusterMesh:
                 await asyncio.sleep(self._options.scan_s)
 
     async def _refresh(self, group: asyncio.TaskGroup) -> None:
-        known = {name: remote.peer for name, remote in self._remotes.items()}
-        try:
-            scan = read_directory(self._directory, self._own_name, known)
-        except DirectoryUnreadable as error:
-            if self._directory_error != error.reason:
-                log.warning("peer directory unreadable", directory=str(self._directory), reason=error.reason)
-            self._directory_error = error.reason
-            return
-        self._directory_error = ""
-        self._tell_refused(scan)
-        self._scan = scan
-        await self._apply(group, self._confirmed(scan.peers, known))
-
-    def _confirmed(self, found: Mapping[str, Peer], known: Mapping[str, Peer]) -> dict[str, Peer]:
-        """``found``, plus known peers that are missing for the first time.
-
-        A file that is just being rewritten looks removed for a moment; only a second look makes it so.
-        """
-        missing = known.keys() - found.keys()
-        kept = {name: known[name] for name in missing - self._missing}
-        self._missing = set(missing)
-        return {**found, **kept}
+        peers = self._directory.look({name: remote.peer for name, remote in self._remotes.items()})
+        if peers is not None:
+            await self._apply(group, peers)
 
     async def _apply(self, group: asyncio.TaskGroup, peers: Mapping[str, Peer]) -> None:
         for name in self._remotes.keys() - peers.keys():
             await self._stop(name)
             del self._remotes[name]
-            self._ids = {id_: holder for id_, holder in self._ids.items() if holder != name}
+            self._ids.release(name)
             log.info("peer removed", cluster=name)
             self._sink.gone(name)
         # A file that cannot be used names its cluster all the same.
-        named = frozenset(peers) | self._scan.refused.keys()
+        named = frozenset(peers) | self._directory.refused.keys()
         if self._told != named:
             self._told = named
             self._sink.peers(named)
@@ -185,7 +163,7 @@ class ClusterMesh:
             peer,
             self._own_id,
             self._sink,
-            lambda cluster_id: self._claim(peer.name, cluster_id),
+            lambda cluster_id: self._ids.claim(peer.name, cluster_id),
             options=self._options.remote,
             known=known.known if known is not None else self._restored(peer.name),
             nodes=self._nodes,
@@ -210,15 +188,6 @@ class ClusterMesh:
         task.cancel()
         await asyncio.wait([task])
 
-    def _claim(self, name: str, cluster_id: int) -> str | None:
-        """Reserve ``cluster_id`` for ``name``; who has it if somebody else does."""
-        holder = self._ids.get(cluster_id, name)
-        if holder != name:
-            return holder
-        self._ids = {id_: other for id_, other in self._ids.items() if other != name}
-        self._ids[cluster_id] = name
-        return None
-
     def _stated_elsewhere(self, name: str) -> Sequence[Network]:
         """What others than ``name`` were joined with."""
         others = (remote for other, remote in self._remotes.items() if other != name)
@@ -232,10 +201,3 @@ class ClusterMesh:
                 for node in remote.known.nodes.nodes.records.values():
                     # Routers' addresses may be the same in every cluster.
                     yield from named_by(node, REACHED_BY - {"CiliumInternalIP"})
-
-    def _tell_refused(self, scan: Scan) -> None:
-        for name, error in scan.refused.items():
-            if name not in self._scan.refused or self._scan.refused[name].reason != error.reason:
-                log.error(
-                    "peer file refused, its last good version stays", path=error.path, reason=error.reason
-                )

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,30 +17,21 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.call import KvOptions
-from clustermesh.election import Office, campaign
-from clustermesh.errors import (
-    ClustermeshError,
-    DirectoryUnreadable,
-    InvalidRecord,
-    KvError,
-    OptionsError,
-    StoreReplaced,
-)
+from clustermesh.election import Office, again_and_again, campaign, given_up
+from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, OptionsError
 from clustermesh.evidence import HEARTBEAT_LIMIT_S
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import LeasePool
 from clustermesh.mirror_peer import MirroredPeer
 from clustermesh.mirror_store import MirrorStore, now
-from clustermesh.peers import Peer, read_directory
+from clustermesh.peer_directory import ClaimedIds, PeerDirectory
+from clustermesh.peers import Peer
 from clustermesh.records import decode_config
 from clustermesh.returned import until_returned
 from clustermesh.single_key import until_absent
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
-
-RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
-SAY_GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +73,11 @@ class Mirror:
 
     async def run(self) -> NoReturn:
         """Stand for election, copy while in office, again and again until cancelled. What was copied stays."""
-        pause_s = RETRY_FIRST_S
-        while True:
-            started = time.monotonic()
-            failure = await self._try_once()
-            if failure is None or time.monotonic() - started > RETRY_LAST_S:
-                pause_s = RETRY_FIRST_S
-            if failure is None:
-                continue
-            if isinstance(failure, StoreReplaced):
-                self._kv.unpin()  # a new etcd of our own cluster is one to fill
-            log.warning("mirroring interrupted, what was copied stays", reason=str(failure), retry_s=pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_LAST_S)
+
+        def failed(failure: ClustermeshError, retry_s: float) -> None:
+            log.warning("mirroring interrupted, what was copied stays", reason=str(failure), retry_s=retry_s)
+
+        await again_and_again(self._kv, self._try_once, failed)
 
     async def _try_once(self) -> ClustermeshError | None:
         key = keys.mirror(self._own_name)
@@ -114,7 +96,7 @@ class Mirror:
     async def _serve(self, office: Office) -> ClustermeshError:
         """One term in office; why it ended."""
         store = MirrorStore(self._kv, office.fence, self._pool)
-        try:
+        async with given_up(self._kv, office):
             revision = (await self._kv.find(keys.HEARTBEAT)).revision
             return await until_failure(
                 self._kv.keep(office.lease),
@@ -124,12 +106,6 @@ class Mirror:
                 until_returned(self._kv, revision),
                 _Term(self._directory, self._own_name, self._own_id, store, self._options).run(),
             )
-        except asyncio.CancelledError:
-            # Best effort: without it a successor waits for the lease to end.
-            with contextlib.suppress(KvError, TimeoutError):
-                async with asyncio.timeout(SAY_GOODBYE_S):
-                    await self._kv.revoke(office.lease)
-            raise
 
     async def _beat(self, store: MirrorStore) -> NoReturn:
         """The heartbeat, but where this cluster's own publisher writes: who reads that one must hear when it dies."""
@@ -147,18 +123,14 @@ class _Term:
     def __init__(
         self, directory: Path, own_name: str, own_id: int, store: MirrorStore, options: MirrorOptions
     ) -> None:
-        self._directory = directory
+        self._directory = PeerDirectory(directory, own_name)
         self._own_name = own_name
-        self._own_id = own_id
         self._store = store
         self._options = options
         self._known: Mapping[str, Peer] = {}
-        self._missing: set[str] = set()
-        self._ids: dict[int, str] = {}
+        self._ids = ClaimedIds({own_id: own_name})
         self._tasks: dict[str, asyncio.Task[NoReturn]] = {}
         self._drains: dict[str, asyncio.Task[None]] = {}
-        self._told: dict[str, str] = {}
-        self._unreadable = ""
 
     async def run(self) -> NoReturn:
         """Until cancelled; KvError as soon as one of the parts cannot write."""
@@ -179,32 +151,20 @@ class _Term:
 
     async def _look(self, left: set[str]) -> set[str]:
         """Read the directory; which of ``left``, the clusters of which an earlier term left something, are dealt with."""
-        try:
-            scan = read_directory(self._directory, self._own_name, self._known)
-        except DirectoryUnreadable as error:
-            if error.reason != self._unreadable:
-                log.warning("peer directory unreadable", directory=str(self._directory), reason=error.reason)
-            self._unreadable = error.reason
+        peers = self._directory.look(self._known)
+        if peers is None:
             return set()
-        self._unreadable = ""
-        refused = {name: error.reason for name, error in scan.refused.items()}
-        for name in refused.keys() - self._told.keys():
-            log.error("peer file refused, its last good version stays", peer=name, reason=refused[name])
-        self._told = refused
-        # A file that is just being rewritten looks removed for a moment.
-        missing = self._known.keys() - scan.peers.keys()
-        peers = {**scan.peers, **{name: self._known[name] for name in missing - self._missing}}
-        self._missing = set(missing)
-        for name in [*(self._known.keys() - peers.keys()), *(left - peers.keys() - refused.keys())]:
+        refused = self._directory.refused.keys()
+        for name in [*(self._known.keys() - peers.keys()), *(left - peers.keys() - refused)]:
             await self._stop(name)
-            self._ids = {number: holder for number, holder in self._ids.items() if holder != name}
+            self._ids.release(name)
             if name not in self._drains:
                 self._drains[name] = asyncio.create_task(self._drain(name))
         for name, peer in peers.items():
             if self._known.get(name) != peer:
                 await self._start(peer)
         self._known = peers
-        return left - refused.keys()
+        return left - refused
 
     async def _start(self, peer: Peer) -> None:
         await self._stop(peer.name)
@@ -216,7 +176,7 @@ class _Term:
         mirrored = MirroredPeer(
             peer,
             self._store,
-            lambda cluster_id: self._claim(peer.name, cluster_id),
+            lambda cluster_id: self._ids.claim(peer.name, cluster_id),
             most_bytes=self._options.most_bytes,
             heartbeat_limit_s=self._options.heartbeat_limit_s,
             options=self._options.kv,
@@ -250,12 +210,3 @@ class _Term:
                 if decode_config(key, value or b"").cached:
                     found.add(key.rpartition("/")[2])
         return found - {self._own_name}
-
-    def _claim(self, name: str, cluster_id: int) -> str | None:
-        """Reserve ``cluster_id`` for ``name``; who has it if somebody else does."""
-        holder = self._own_name if cluster_id == self._own_id else self._ids.get(cluster_id, name)
-        if holder != name:
-            return holder
-        self._ids = {number: other for number, other in self._ids.items() if other != name}
-        self._ids[cluster_id] = name
-        return None

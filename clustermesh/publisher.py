@@ -6,8 +6,6 @@ What a term in office does is in term.py; here is who has it, and for how long.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import secrets
 import time
 from collections.abc import Iterable, Mapping
@@ -18,8 +16,8 @@ import structlog
 
 from clustermesh import keys
 from clustermesh.desired import DesiredServices
-from clustermesh.election import Office, campaign
-from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, OptionsError, StoreReplaced
+from clustermesh.election import Office, again_and_again, campaign, given_up
+from clustermesh.errors import ClustermeshError, InvalidRecord, KvError, OptionsError
 from clustermesh.kv import Kv
 from clustermesh.lease_pool import KEYS_PER_LEASE, LeasePool
 from clustermesh.records import EXPORT_MODES, ClusterConfig, ClusterService, encode_config
@@ -28,9 +26,6 @@ from clustermesh.term import Tally, Term
 from clustermesh.together import until_failure
 
 log = structlog.get_logger()
-
-RETRY_FIRST_S, RETRY_LAST_S = 0.2, 5.0
-SAY_GOODBYE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,20 +156,12 @@ class Publisher:
 
         When cancelled the records stay, kept by their leases, and the office is given up at once.
         """
-        pause_s = RETRY_FIRST_S
-        while True:
-            started = time.monotonic()
-            failure = await self._try_once()
-            if failure is None or time.monotonic() - started > RETRY_LAST_S:
-                pause_s = RETRY_FIRST_S
-            if failure is None:
-                continue
-            if isinstance(failure, StoreReplaced):
-                self._kv.unpin()  # a new etcd of our own cluster is one to fill
+
+        def failed(failure: ClustermeshError, retry_s: float) -> None:
             self._status = replace(self._status, last_error=str(failure))
-            log.warning("publishing interrupted", cluster=self._cluster, reason=str(failure), retry_s=pause_s)
-            await asyncio.sleep(pause_s)
-            pause_s = min(pause_s * 2, RETRY_LAST_S)
+            log.warning("publishing interrupted", cluster=self._cluster, reason=str(failure), retry_s=retry_s)
+
+        await again_and_again(self._kv, self._try_once, failed)
 
     async def _try_once(self) -> ClustermeshError | None:
         """Be elected and serve, or wait until the office is free (None); else what went wrong."""
@@ -211,19 +198,13 @@ class Publisher:
             desired=self._desired,
             tally=self._tally,
         )
-        try:
+        async with given_up(self._kv, office):
             return await until_failure(
                 self._kv.keep(office.lease),
                 self._pool.keep(),
                 term.publish(self._options.audit_s),
                 term.beat(self._options.heartbeat_s),
             )
-        except asyncio.CancelledError:
-            # Best effort: without it a successor waits for the lease to end.
-            with contextlib.suppress(KvError, TimeoutError):
-                async with asyncio.timeout(SAY_GOODBYE_S):
-                    await self._kv.revoke(office.lease)
-            raise
 
     def _enter(self, role: Role, *, holder: str = "") -> None:
         self._status = replace(self._status, role=role, since=time.time(), holder=holder)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -103,10 +103,10 @@ async def mirrored(kv: Kv, *names: str) -> None:
     await until_so(are_there)
 
 
-async def until_so(condition: Callable[[], object]) -> None:
-    """Wait until ``condition()``, a coroutine, is true."""
+async def until_so(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until ``condition()`` is true."""
     async with asyncio.timeout(60):
-        while not await condition():  # type: ignore[misc] # a coroutine
+        while not await condition():
             await asyncio.sleep(0.05)
 
 
