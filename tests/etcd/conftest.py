@@ -47,3 +47,18 @@ async def kv(etcd: EtcdProcess) -> AsyncIterator[Kv]:
     """An adapter to the running member."""
     async with etcd.kv() as adapter:
         yield adapter
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """An empty directory of peers; what else a test keeps lies beside it."""
+    (tmp_path / "peers").mkdir()
+    return tmp_path / "peers"
+
+
+@pytest.fixture
+async def local(make_etcd: Callable[..., EtcdProcess]) -> EtcdProcess:
+    """Another running member, of an etcd of its own: what a mirror copies into."""
+    process = make_etcd("local")
+    await process.start()
+    return process

@@ -10,8 +10,6 @@ from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
-import pytest
-
 from clustermesh import keys
 from clustermesh.addresses import Network
 from clustermesh.kv import Kv
@@ -51,13 +49,6 @@ class Reading:
             return status is not None and status.pin_origin == "learned"
 
         await self.sink.until(is_so)
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """An empty directory of peers."""
-    (tmp_path / "peers").mkdir()
-    return tmp_path / "peers"
 
 
 @asynccontextmanager

@@ -23,14 +23,6 @@ from tests.etcd.test_publisher import services
 from tests.etcd.test_remote import share
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """An empty directory of peers."""
-    path = tmp_path / "peers"
-    path.mkdir()
-    return path
-
-
 @asynccontextmanager
 async def meshed(directory: Path, sink: RecordingSink) -> AsyncIterator[ClusterMesh]:
     """Cluster cm-9 (id 9) with the peers of ``directory``, until the block ends."""
